@@ -1,0 +1,47 @@
+#pragma once
+// Walk of ordinary guest page tables (32-bit, PAE, 4-level), for L0's own accesses to a guest's
+// linear addresses: operands of VMX instructions, instructions to decode. "Paging" in volume 3.
+//
+// The guest may be an L1 or an L2. Physical addresses are the guest's own, here called gpa_t; for an
+// L2 the `page` callback takes them for ngpa and goes through EPT12.
+
+#include "libc/addr.h"
+
+struct guest_paging {
+    u64 cr0, cr3, cr4, efer, rflags;
+    u64 pdpte[4];  // the PDPTE registers, for PAE paging
+    u8 maxphyaddr; // of the guest
+    bool large_1g; // the guest's CPUID has 1 GiB pages
+
+    // L0's pointer to a whole page of the guest's RAM, or NULL. `write` says what it is wanted for.
+    void *(*page)(void *ctx, gpa_t page, bool write);
+    void *ctx;
+};
+
+enum { GUESTPT_WRITE = 1, GUESTPT_USER = 2, GUESTPT_FETCH = 4, GUESTPT_IMPLICIT = 8 };
+
+enum guestpt_result {
+    GUESTPT_OK,
+    GUESTPT_FAULT,   // #PF with error_code and CR2 = linear
+    GUESTPT_NOT_RAM, // a table or the page itself at `gpa` is not RAM
+    GUESTPT_RETRY,   // the guest keeps changing the tables: let it execute the instruction again
+};
+
+struct guestpt_fault {
+    u32 error_code;
+    u64 linear; // the address that could not be translated
+    gpa_t gpa;
+};
+
+// Translates one linear address for an access (GUESTPT_ bits; IMPLICIT: a supervisor access that
+// EFLAGS.AC does not exempt from SMAP). Sets accessed and dirty flags. The caller has checked
+// segment limits and canonicality. `*gpa` is set if GUESTPT_OK, `*fault` (`linear` always) if not.
+enum guestpt_result guestpt_translate(const struct guest_paging *pg, u64 linear, unsigned access,
+                                      gpa_t *gpa, struct guestpt_fault *fault);
+
+// Copies between L0 and the guest's linear memory, across page boundaries. A write changes nothing
+// unless all of it can be written. Addresses wrap at 4 GiB outside 64-bit mode.
+enum guestpt_result guest_linear_read(const struct guest_paging *pg, u64 linear, void *buf, u64 len,
+                                      unsigned access, struct guestpt_fault *fault);
+enum guestpt_result guest_linear_write(const struct guest_paging *pg, u64 linear, const void *buf,
+                                       u64 len, unsigned access, struct guestpt_fault *fault);
