@@ -44,7 +44,9 @@ struct acpi_gas {
 enum {
     FADT_WBINVD = 1 << 0,
     FADT_PROC_C1 = 1 << 2,
-    FADT_SLP_BUTTON = 1 << 5,  // no sleep button in the fixed registers
+    FADT_PWR_BUTTON = 1 << 4,  // there is no power button in the fixed registers
+    FADT_SLP_BUTTON = 1 << 5,  // nor a sleep button
+    FADT_FIX_RTC = 1 << 6,     // nor the clock's wake-up status
     FADT_TMR_VAL_EXT = 1 << 8, // the PM timer has 32 bits
     FADT_RESET_REG_SUP = 1 << 10,
 };
