@@ -13,7 +13,11 @@ enum control_word {
     WORD_EXIT,
     WORD_EXIT2,
     WORD_ENTRY,
-    WORD_COUNT
+    WORD_COUNT,
+// CW_X: the word of control X.
+#define CONTROL(name, word, bit, offer, merge) CW_##name = WORD_##word,
+#include "vmx/control.def"
+#undef CONTROL
 };
 
 // Index of each control, and its mask in its word: CTL_X.
@@ -25,12 +29,7 @@ enum control_index {
 };
 
 enum {
-#define CONTROL(name, word, bit, offer, merge) CW_##name = WORD_##word,
-#include "vmx/control.def"
-#undef CONTROL
-};
-
-enum {
+    CTL_TYPE_IS_U64 = 1ull << 63, // so that ~CTL_X has 64 bits
 #define CONTROL(name, word, bit, offer, merge) CTL_##name = 1ull << (bit),
 #include "vmx/control.def"
 #undef CONTROL

@@ -57,6 +57,7 @@ enum field_group {
     GROUP_CR3_TARGETS,
     GROUP_HOST,
     GROUP_RIP,
+    GROUP_RFLAGS,
     GROUP_CRS,
     GROUP_CR3,
     GROUP_PDPTES,
@@ -70,7 +71,7 @@ enum field_group {
     GROUP_COUNT
 };
 
-_Static_assert(GROUP_COUNT <= 32, "a set of groups is a u32");
+_Static_assert(GROUP_COUNT <= 31, "a set of groups is a u32 and bit 31 is the entry checks' own");
 
 #define GROUP(name) (1u << GROUP_##name)
 #define GROUP_ALL   ((u32)(BIT(GROUP_COUNT) - 1))

@@ -1,0 +1,28 @@
+#include "vmx/nested/vmcs12.h"
+
+void v12_set(struct vmcs12 *v, vmcs_field_t f, u64 value)
+{
+    value &= field_mask(f);
+    if (v->f[f.i] == value)
+        return;
+    v->f[f.i] = value;
+    v->unchecked |= 1u << field_group(f);
+    v->unmerged |= 1u << field_group(f);
+}
+
+void v12_from_region(struct vmcs12 *v, const struct vmcs12_region *region)
+{
+    for (unsigned i = 0; i < VF_COUNT; i++)
+        v->f[i] = region->f[i] & field_mask(field_at(i));
+    v->launched = region->launched != 0;
+    v->unchecked = GROUP_ALL;
+    v->unmerged = GROUP_ALL;
+}
+
+void v12_to_region(const struct vmcs12 *v, struct vmcs12_region *region)
+{
+    for (unsigned i = 0; i < VF_COUNT; i++)
+        region->f[i] = v->f[i];
+    region->launched = v->launched;
+    region->reserved = 0;
+}
