@@ -2,16 +2,19 @@
 // nestor.cfg: what L0 and each VM are to be. docs/configuration.md describes the language; the
 // table of keys in config.c is the one list of what it knows.
 
+#include "drivers/model/layout.h"
 #include "libc/log.h"
 #include "libc/types.h"
 
-#define CONFIG_VMS     16
-#define CONFIG_MODULES 16
-#define CONFIG_PCI     16
-#define CONFIG_CPUS    64
-#define CONFIG_STRINGS (32 * KIB)
-#define CONFIG_VM_NAME 31
-#define CONFIG_NO_PORT (-1)
+#define CONFIG_VMS         16
+#define CONFIG_MODULES     16
+#define CONFIG_PCI         16
+#define CONFIG_CPUS        MACHINE_MAX_CPUS
+#define CONFIG_STRINGS_KIB 32
+#define CONFIG_STRINGS     (CONFIG_STRINGS_KIB * KIB)
+#define CONFIG_VM_NAME     31
+#define CONFIG_NO_PORT     (-1)
+#define CONFIG_MESSAGE     256 // an error text with its NUL
 
 enum console_kind { CONSOLE_NONE, CONSOLE_COM1 };
 
@@ -39,7 +42,7 @@ struct vm_config {
     u32 modules;
     s32 debug_exit; // port, or CONFIG_NO_PORT
     bool valid;
-    char error[160]; // if not valid: the first error of the section
+    char error[CONFIG_MESSAGE]; // if not valid: the first error of the section
     u32 error_line;
 };
 
