@@ -43,6 +43,10 @@ struct vapic_bus {
 // accepted it.
 bool vapic_deliver(struct vapic_bus *bus, const struct vapic_msg *msg);
 
+// Delivers to all but `except` (NULL: to all), whatever the destination says.
+bool vapic_broadcast(struct vapic_bus *bus, const struct vapic_msg *msg,
+                     const struct vlapic *except);
+
 // Delivers a message-signalled interrupt in compatibility format. False if `address` is none, or no
 // local APIC accepted.
 bool vapic_msi(struct vapic_bus *bus, u64 address, u32 data);

@@ -11,8 +11,8 @@
 struct vclock {
     // Monotonic. The VM's time stands still while the VM is stopped.
     u64 (*now_ns)(void *ctx);
-    // VM time at which the TSC that vCPU `cpu` reads has the value `tsc`; in the past as 0, too far
-    // ahead as TIMER_NEVER.
+    // VM time at which the TSC that vCPU `cpu` reads has the value `tsc`, rounded up; in the past
+    // as any time that has passed, too far ahead as TIMER_NEVER.
     u64 (*tsc_to_ns)(void *ctx, unsigned cpu, u64 tsc);
     void *ctx;
 };

@@ -50,6 +50,9 @@ enum vlapic_reg {
 #define VLAPIC_BASE_X2APIC      BIT(10)
 #define VLAPIC_BASE_ENABLE      BIT(11)
 
+#define VLAPIC_SVR_ENABLE       0x100u
+#define VLAPIC_LVT_MASKED       0x10000u
+
 // Bits of vlapic.attention. Any of them is a reason to look before the next VM entry.
 #define VLAPIC_NMI        BIT(0)
 #define VLAPIC_INIT       BIT(1)

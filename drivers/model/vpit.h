@@ -29,7 +29,7 @@ struct vpit {
     const struct vclock *clock;
     struct vtimer timer; // rising edge of OUT 0
     struct irq_line irq;
-    u8 port61; // bits 0 and 1
+    u8 port61; // bits 3:0
 };
 
 void vpit_init(struct vpit *pit, const struct vclock *clock, struct timer_set *timers,
