@@ -11,7 +11,7 @@
 // Accesses of 1, 2, 4 or 8 bytes at a linear address of the guest; the value is in the low bytes.
 // They may cross a page, and outside 64-bit mode wrap around at 4 GiB. False: nothing was done and
 // `fault` says which exception the guest gets.
-struct mmio_ops {
+struct insn_mem_ops {
     bool (*read)(void *context, u64 linear, unsigned size, u64 *value, struct guest_fault *fault);
     bool (*write)(void *context, u64 linear, unsigned size, u64 value, struct guest_fault *fault);
 };
@@ -19,7 +19,7 @@ struct mmio_ops {
 struct mmio_ctx {
     struct linear_ctx cpu; // its registers are changed
     u64 rip, rflags;
-    const struct mmio_ops *ops;
+    const struct insn_mem_ops *ops;
     void *context; // of the callbacks
     struct guest_fault fault;
 };

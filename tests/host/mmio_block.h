@@ -53,4 +53,4 @@ static bool block_write(void *context, u64 linear, unsigned size, u64 v, struct 
     return true;
 }
 
-static const struct mmio_ops block_ops = {block_read, block_write};
+static const struct insn_mem_ops block_ops = {block_read, block_write};
