@@ -1,0 +1,281 @@
+#pragma once
+// The encodings of VMCS fields and the numbers of VMX, written down from the manual a second time,
+// so that Nestor's own tables are tested against something else than themselves.
+
+#include "libc/types.h"
+
+enum field {
+    VPID = 0x0000,
+    POSTED_NV = 0x0002,
+    EPTP_INDEX = 0x0004,
+    GUEST_ES = 0x0800,
+    GUEST_CS = 0x0802,
+    GUEST_SS = 0x0804,
+    GUEST_DS = 0x0806,
+    GUEST_FS = 0x0808,
+    GUEST_GS = 0x080a,
+    GUEST_LDTR = 0x080c,
+    GUEST_TR = 0x080e,
+    GUEST_INTR_STATUS = 0x0810,
+    PML_INDEX = 0x0812,
+    HOST_ES = 0x0c00,
+    HOST_CS = 0x0c02,
+    HOST_SS = 0x0c04,
+    HOST_DS = 0x0c06,
+    HOST_FS = 0x0c08,
+    HOST_GS = 0x0c0a,
+    HOST_TR = 0x0c0c,
+    IO_BITMAP_A = 0x2000,
+    IO_BITMAP_B = 0x2002,
+    MSR_BITMAP = 0x2004,
+    EXIT_MSR_STORE = 0x2006,
+    EXIT_MSR_LOAD = 0x2008,
+    ENTRY_MSR_LOAD = 0x200a,
+    EXECUTIVE_VMCS = 0x200c,
+    PML_ADDRESS = 0x200e,
+    TSC_OFFSET = 0x2010,
+    VAPIC_ADDRESS = 0x2012,
+    APIC_ACCESS = 0x2014,
+    POSTED_DESC = 0x2016,
+    VMFUNC_CTLS = 0x2018,
+    EPTP = 0x201a,
+    EOI_EXIT0 = 0x201c,
+    EPTP_LIST = 0x2024,
+    VMREAD_BITMAP = 0x2026,
+    VMWRITE_BITMAP = 0x2028,
+    VE_INFO = 0x202a,
+    XSS_BITMAP = 0x202c,
+    TSC_MULTIPLIER = 0x2032,
+    GUEST_PHYSICAL = 0x2400,
+    LINK_POINTER = 0x2800,
+    GUEST_DEBUGCTL = 0x2802,
+    GUEST_PAT = 0x2804,
+    GUEST_EFER = 0x2806,
+    GUEST_PERF_GLOBAL = 0x2808,
+    GUEST_PDPTE0 = 0x280a,
+    GUEST_BNDCFGS = 0x2812,
+    HOST_PAT = 0x2c00,
+    HOST_EFER = 0x2c02,
+    HOST_PERF_GLOBAL = 0x2c04,
+    PIN_CTLS = 0x4000,
+    PROC_CTLS = 0x4002,
+    EXCEPTION_BITMAP = 0x4004,
+    PF_MASK = 0x4006,
+    PF_MATCH = 0x4008,
+    CR3_TARGET_COUNT = 0x400a,
+    EXIT_CTLS = 0x400c,
+    EXIT_MSR_STORE_COUNT = 0x400e,
+    EXIT_MSR_LOAD_COUNT = 0x4010,
+    ENTRY_CTLS = 0x4012,
+    ENTRY_MSR_LOAD_COUNT = 0x4014,
+    ENTRY_INTR_INFO = 0x4016,
+    ENTRY_ERROR_CODE = 0x4018,
+    ENTRY_LENGTH = 0x401a,
+    TPR_THRESHOLD = 0x401c,
+    PROC2_CTLS = 0x401e,
+    PLE_GAP = 0x4020,
+    PLE_WINDOW = 0x4022,
+    INSTRUCTION_ERROR = 0x4400,
+    EXIT_REASON = 0x4402,
+    EXIT_INTR_INFO = 0x4404,
+    EXIT_INTR_ERROR = 0x4406,
+    IDT_VECTORING = 0x4408,
+    IDT_VECTORING_ERROR = 0x440a,
+    EXIT_LENGTH = 0x440c,
+    EXIT_INSN_INFO = 0x440e,
+    GUEST_ES_LIMIT = 0x4800,
+    GUEST_CS_LIMIT = 0x4802,
+    GUEST_SS_LIMIT = 0x4804,
+    GUEST_DS_LIMIT = 0x4806,
+    GUEST_FS_LIMIT = 0x4808,
+    GUEST_GS_LIMIT = 0x480a,
+    GUEST_LDTR_LIMIT = 0x480c,
+    GUEST_TR_LIMIT = 0x480e,
+    GUEST_GDTR_LIMIT = 0x4810,
+    GUEST_IDTR_LIMIT = 0x4812,
+    GUEST_ES_AR = 0x4814,
+    GUEST_CS_AR = 0x4816,
+    GUEST_SS_AR = 0x4818,
+    GUEST_DS_AR = 0x481a,
+    GUEST_FS_AR = 0x481c,
+    GUEST_GS_AR = 0x481e,
+    GUEST_LDTR_AR = 0x4820,
+    GUEST_TR_AR = 0x4822,
+    GUEST_INTERRUPTIBILITY = 0x4824,
+    GUEST_ACTIVITY = 0x4826,
+    GUEST_SMBASE = 0x4828,
+    GUEST_SYSENTER_CS = 0x482a,
+    PREEMPTION_TIMER = 0x482e,
+    HOST_SYSENTER_CS = 0x4c00,
+    CR0_MASK = 0x6000,
+    CR4_MASK = 0x6002,
+    CR0_SHADOW = 0x6004,
+    CR4_SHADOW = 0x6006,
+    CR3_TARGET0 = 0x6008,
+    QUALIFICATION = 0x6400,
+    IO_RCX = 0x6402,
+    IO_RSI = 0x6404,
+    IO_RDI = 0x6406,
+    IO_RIP = 0x6408,
+    GUEST_LINEAR = 0x640a,
+    GUEST_CR0 = 0x6800,
+    GUEST_CR3 = 0x6802,
+    GUEST_CR4 = 0x6804,
+    GUEST_ES_BASE = 0x6806,
+    GUEST_CS_BASE = 0x6808,
+    GUEST_SS_BASE = 0x680a,
+    GUEST_DS_BASE = 0x680c,
+    GUEST_FS_BASE = 0x680e,
+    GUEST_GS_BASE = 0x6810,
+    GUEST_LDTR_BASE = 0x6812,
+    GUEST_TR_BASE = 0x6814,
+    GUEST_GDTR_BASE = 0x6816,
+    GUEST_IDTR_BASE = 0x6818,
+    GUEST_DR7 = 0x681a,
+    GUEST_RSP = 0x681c,
+    GUEST_RIP = 0x681e,
+    GUEST_RFLAGS = 0x6820,
+    GUEST_PENDING_DEBUG = 0x6822,
+    GUEST_SYSENTER_ESP = 0x6824,
+    GUEST_SYSENTER_EIP = 0x6826,
+    HOST_CR0 = 0x6c00,
+    HOST_CR3 = 0x6c02,
+    HOST_CR4 = 0x6c04,
+    HOST_FS_BASE = 0x6c06,
+    HOST_GS_BASE = 0x6c08,
+    HOST_TR_BASE = 0x6c0a,
+    HOST_GDTR_BASE = 0x6c0c,
+    HOST_IDTR_BASE = 0x6c0e,
+    HOST_SYSENTER_ESP = 0x6c10,
+    HOST_SYSENTER_EIP = 0x6c12,
+    HOST_RSP = 0x6c14,
+    HOST_RIP = 0x6c16,
+};
+
+// Pin-based
+#define PIN_EXTINT     BIT(0)
+#define PIN_NMI        BIT(3)
+#define PIN_VNMI       BIT(5)
+#define PIN_PREEMPTION BIT(6)
+#define PIN_POSTED     BIT(7)
+// Primary processor-based
+#define PROC_INTR_WINDOW  BIT(2)
+#define PROC_TSC_OFFSET   BIT(3)
+#define PROC_HLT          BIT(7)
+#define PROC_INVLPG       BIT(9)
+#define PROC_MWAIT        BIT(10)
+#define PROC_RDPMC        BIT(11)
+#define PROC_RDTSC        BIT(12)
+#define PROC_CR3_LOAD     BIT(15)
+#define PROC_CR3_STORE    BIT(16)
+#define PROC_CR8_LOAD     BIT(19)
+#define PROC_CR8_STORE    BIT(20)
+#define PROC_TPR_SHADOW   BIT(21)
+#define PROC_NMI_WINDOW   BIT(22)
+#define PROC_MOV_DR       BIT(23)
+#define PROC_IO           BIT(24)
+#define PROC_IO_BITMAPS   BIT(25)
+#define PROC_MTF          BIT(27)
+#define PROC_MSR_BITMAPS  BIT(28)
+#define PROC_MONITOR      BIT(29)
+#define PROC_PAUSE        BIT(30)
+#define PROC_SECONDARY    BIT(31)
+// Secondary processor-based
+#define PROC2_APIC_ACCESS   BIT(0)
+#define PROC2_EPT           BIT(1)
+#define PROC2_DESC_TABLE    BIT(2)
+#define PROC2_RDTSCP        BIT(3)
+#define PROC2_X2APIC        BIT(4)
+#define PROC2_VPID          BIT(5)
+#define PROC2_WBINVD        BIT(6)
+#define PROC2_UNRESTRICTED  BIT(7)
+#define PROC2_APIC_REGS     BIT(8)
+#define PROC2_VINTR         BIT(9)
+#define PROC2_PLE           BIT(10)
+#define PROC2_RDRAND        BIT(11)
+#define PROC2_INVPCID       BIT(12)
+#define PROC2_VMFUNC        BIT(13)
+#define PROC2_SHADOW        BIT(14)
+#define PROC2_RDSEED        BIT(16)
+#define PROC2_PML           BIT(17)
+#define PROC2_VE            BIT(18)
+#define PROC2_XSAVES        BIT(20)
+#define PROC2_TSC_SCALING   BIT(25)
+// VM exit
+#define EXIT_SAVE_DEBUG   BIT(2)
+#define EXIT_HOST64       BIT(9)
+#define EXIT_LOAD_PERF    BIT(12)
+#define EXIT_ACK          BIT(15)
+#define EXIT_SAVE_PAT     BIT(18)
+#define EXIT_LOAD_PAT     BIT(19)
+#define EXIT_SAVE_EFER    BIT(20)
+#define EXIT_LOAD_EFER    BIT(21)
+#define EXIT_SAVE_TIMER   BIT(22)
+#define EXIT_CLEAR_BNDCFG BIT(23)
+// VM entry
+#define ENTRY_LOAD_DEBUG  BIT(2)
+#define ENTRY_GUEST64     BIT(9)
+#define ENTRY_SMM         BIT(10)
+#define ENTRY_DUAL        BIT(11)
+#define ENTRY_LOAD_PERF   BIT(13)
+#define ENTRY_LOAD_PAT    BIT(14)
+#define ENTRY_LOAD_EFER   BIT(15)
+#define ENTRY_LOAD_BNDCFG BIT(16)
+
+enum exit_reason {
+    R_EXCEPTION = 0,
+    R_EXTINT = 1,
+    R_TRIPLE_FAULT = 2,
+    R_INTR_WINDOW = 7,
+    R_NMI_WINDOW = 8,
+    R_TASK_SWITCH = 9,
+    R_CPUID = 10,
+    R_HLT = 12,
+    R_INVD = 13,
+    R_INVLPG = 14,
+    R_RDPMC = 15,
+    R_RDTSC = 16,
+    R_VMCALL = 18,
+    R_VMCLEAR = 19,
+    R_VMLAUNCH = 20,
+    R_VMPTRLD = 21,
+    R_VMPTRST = 22,
+    R_VMREAD = 23,
+    R_VMRESUME = 24,
+    R_VMWRITE = 25,
+    R_VMXOFF = 26,
+    R_VMXON = 27,
+    R_CR_ACCESS = 28,
+    R_MOV_DR = 29,
+    R_IO = 30,
+    R_RDMSR = 31,
+    R_WRMSR = 32,
+    R_BAD_GUEST = 33,
+    R_BAD_MSR = 34,
+    R_MWAIT = 36,
+    R_MTF = 37,
+    R_MONITOR = 39,
+    R_PAUSE = 40,
+    R_TPR_THRESHOLD = 43,
+    R_APIC_ACCESS = 44,
+    R_VEOI = 45,
+    R_GDTR_IDTR = 46,
+    R_LDTR_TR = 47,
+    R_EPT_VIOLATION = 48,
+    R_EPT_MISCONFIG = 49,
+    R_INVEPT = 50,
+    R_RDTSCP = 51,
+    R_PREEMPTION = 52,
+    R_INVVPID = 53,
+    R_WBINVD = 54,
+    R_XSETBV = 55,
+    R_APIC_WRITE = 56,
+    R_RDRAND = 57,
+    R_INVPCID = 58,
+    R_VMFUNC = 59,
+    R_RDSEED = 61,
+    R_PML_FULL = 62,
+    R_XSAVES = 63,
+    R_XRSTORS = 64,
+    R_ENTRY_FAILED = 1u << 31,
+};
