@@ -26,17 +26,17 @@ enum memory_type { MT_UC = 0, MT_WC = 1, MT_WT = 4, MT_WP = 5, MT_WB = 6 };
 #define EPTP_LEVELS(n) ((u64)((n)-1) << 3)
 #define EPTP_AD        BIT(6)
 
-// Exit qualification of an EPT violation ("Exit Qualification for EPT Violations"). Bits 2:0 are the
-// access in the order of EPT_R, EPT_W, EPT_X; bits 5:3 the permissions in the same order.
+// Exit qualification of an EPT violation ("Exit Qualification for EPT Violations"). Bits 2:0 are
+// the access in the order of EPT_R, EPT_W, EPT_X; bits 5:3 the permissions in the same order.
 #define EPT_QUAL_ACCESS       EPT_RWX
 #define EPT_QUAL_PERM_SHIFT   3
 #define EPT_QUAL_PERM         (0xfull << EPT_QUAL_PERM_SHIFT)
 #define EPT_QUAL_LINEAR_VALID BIT(7)
 #define EPT_QUAL_FINAL        BIT(8) // clear: an access to a guest paging-structure entry
 
-#define EPT_ROOT_LEVEL 4
-#define EPT_ENTRIES    512
-#define EPT_WIDTH      48 // bits of an address that a walk of four levels translates
+#define EPT_ROOT_LEVEL        4
+#define EPT_ENTRIES           512
+#define EPT_WIDTH             48 // bits of an address that a walk of four levels translates
 
 // What one implementation of EPT can do: the processor's, or the one that an L1 sees.
 struct ept_caps {

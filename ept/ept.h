@@ -3,8 +3,8 @@
 //
 // A change that the processor may have cached raises `version`. A CPU that uses the EPT and has not
 // executed INVEPT for it since then does so before its next VM entry; once all of them have,
-// ept_flushed() gives the pages that the changes freed back to the pool, and not before. Changes are
-// made under a lock of the caller; the processor and ept_lookup() may read meanwhile.
+// ept_flushed() gives the pages that the changes freed back to the pool, and not before. Changes
+// are made under a lock of the caller; the processor and ept_lookup() may read meanwhile.
 
 #include "ept/entry.h"
 #include "ept/guestmem.h"
@@ -38,17 +38,17 @@ void ept_destroy(struct ept *ept);
 u64 ept_eptp(const struct ept *ept);
 
 // Maps [gpa, gpa+size) to the run of host memory at `hpa` with the largest pages that fit, in place
-// of what was there. `attr` is permissions (at least one), memory type and IPAT as bits of an entry.
-// Addresses and size are multiples of 4 KiB, else EPT_BAD_RANGE. After EPT_NO_MEMORY a part at the
-// start of the range may be mapped.
+// of what was there. `attr` is permissions (at least one), memory type and IPAT as bits of an
+// entry. Addresses and size are multiples of 4 KiB, else EPT_BAD_RANGE. After EPT_NO_MEMORY a part
+// at the start of the range may be mapped.
 int ept_map(struct ept *ept, gpa_t gpa, hpa_t hpa, u64 size, u64 attr);
 
 // Removes what maps [gpa, gpa+size), splitting large pages at its ends. Errors as of ept_map().
 int ept_unmap(struct ept *ept, gpa_t gpa, u64 size);
 
 // Gives all pages that are mapped in [gpa, gpa+size) the permissions `perms`, splitting large pages
-// at its ends; holes stay holes. `perms` must be possible on this processor and not empty. Errors as
-// of ept_map().
+// at its ends; holes stay holes. `perms` must be possible on this processor and not empty. Errors
+// as of ept_map().
 int ept_protect(struct ept *ept, gpa_t gpa, u64 size, u64 perms);
 
 // Splits the page that maps `gpa`, if any, until it covers at most ept_span(level) bytes.
@@ -60,8 +60,8 @@ bool ept_lookup(const struct ept *ept, gpa_t gpa, struct ept_leaf *leaf);
 // Every CPU that uses the EPT has executed INVEPT since the last change: freed pages go back.
 void ept_flushed(struct ept *ept);
 
-// EPT01 of a VM: its RAM, write-back and with all permissions, and nothing else, so that every other
-// address makes an EPT violation and reaches the device models.
+// EPT01 of a VM: its RAM, write-back and with all permissions, and nothing else, so that every
+// other address makes an EPT violation and reaches the device models.
 int ept_map_ram(struct ept *ept, const struct guest_mem *mem);
 
 // Maps one page of L0's memory that never is read or written through it: the APIC-access page at

@@ -1,13 +1,13 @@
 #pragma once
-// EPT02: the composition of L1's EPT12 and L0's EPT01 (ngpa to hpa), which the processor walks while
-// L2 runs. It is a cache of EPT12: filled by faults, revalidated by L1's INVEPT, bounded by its
-// memory. A tree mirrors one EPT12: each EPT02 table shadows one EPT12 table, or splits one large
-// page. Beside a table stands a snapshot of the EPT12 entries that its own were made from; INVEPT
-// compares and touches nothing but what L1 changed.
+// EPT02: the composition of L1's EPT12 and L0's EPT01 (ngpa to hpa), which the processor walks
+// while L2 runs. It is a cache of EPT12: filled by faults, revalidated by L1's INVEPT, bounded by
+// its memory. A tree mirrors one EPT12: each EPT02 table shadows one EPT12 table, or splits one
+// large page. Beside a table stands a snapshot of the EPT12 entries that its own were made from;
+// INVEPT compares and touches nothing but what L1 changed.
 //
-// A cache belongs to one virtual CPU, as the caches that it imitates belong to one processor: INVEPT
-// concerns the CPU that executes it, so that nothing here needs a lock, an interrupt to another CPU
-// or a flush of one. The price is one tree for each vCPU that runs the same L2.
+// A cache belongs to one virtual CPU, as the caches that it imitates belong to one processor:
+// INVEPT concerns the CPU that executes it, so that nothing here needs a lock, an interrupt to
+// another CPU or a flush of one. The price is one tree for each vCPU that runs the same L2.
 
 #include "ept/ept.h"
 #include "ept/walk.h"
@@ -18,44 +18,45 @@
 struct ept02_table; // an EPT02 table's descriptor
 
 struct ept02_tree {
-    u64 eptp12;         // key
-    u64 eptp02;         // for the VMCS and for INVEPT
-    bool flush_due;     // INVEPT of eptp02 must come before the next VM entry with it
-    u64 used;           // when it became current last
+    u64 eptp12;               // key
+    u64 eptp02;               // for the VMCS and for INVEPT
+    bool flush_due;           // INVEPT of eptp02 must come before the next VM entry with it
+    u64 used;                 // when it became current last
     struct ept02_table *root; // NULL: the slot is free
-    struct list tables; // all tables
-    struct list freed;  // tables that the processor may still walk
+    struct list tables;       // all tables
+    struct list freed;        // tables that the processor may still walk
 };
 
 struct ept02_stats {
-    u64 filled, around, misses, reflected, evicted_tables, evicted_trees, kept, dropped;
+    u64 filled, around, reflected, dropped, evicted_tables, evicted_trees;
 };
 
 struct ept02_cache {
     struct ept02_tree *current; // what ept02_get() returned last, or NULL
     struct pool pool;
-    struct ept02_table *table;  // descriptor of each page of the pool
+    struct ept02_table *table; // descriptor of each page of the pool
     const struct ept *ept01;
     struct ept12 ept12;
 
     // Executes INVEPT single-context for `eptp02` on this CPU. Called where memory has to come back
     // at once.
     void (*invept)(void *ctx, u64 eptp02);
-    // Optional: a number that has changed if L1 may have written the page of guest memory at `table`
-    // since the last call that returned another one. NULL: INVEPT looks into every table.
+    // Optional: a number, never 0, that differs from an earlier result if L1 may have written the
+    // page of guest memory at `table` since then. NULL: INVEPT looks into every table.
     u64 (*write_epoch)(void *ctx, gpa_t table);
     void *ctx;
 
     unsigned around; // a fault fills up to so many entries (a power of two; 1: only its own)
     u64 clock;
-    u64 hand;        // where the search for a table to evict goes on
+    u64 hand;       // where the search for a table to evict goes on
+    unsigned trees; // slots of tree[] that were ever used
     struct ept02_tree tree[EPT02_TREES];
     struct ept02_stats stats;
 };
 
-// Makes an empty cache of `pages` pages of host memory at `base`, its own until the VM ends. `ept01`
-// and `l1` (copied) stay valid as long. The caller sets `invept`, `write_epoch` and `ctx` after it.
-// False if the memory is too little to be of use (EPT02_MIN_PAGES).
+// Makes an empty cache of `pages` pages of host memory at `base`, its own until the VM ends.
+// `ept01` and `l1` (copied) stay valid as long. The caller sets `invept`, `write_epoch` and `ctx`
+// after it. False if the memory is too little to be of use (EPT02_MIN_PAGES).
 #define EPT02_MIN_PAGES 32
 bool ept02_init(struct ept02_cache *cache, hpa_t base, u64 pages, const struct ept *ept01,
                 const struct ept12 *l1);

@@ -8,17 +8,18 @@
 
 struct pool {
     hpa_t base;
-    u64 pages;      // size of the run
-    u64 fresh;      // pages of the run that were never handed out start here
-    u64 used;       // pages now handed out
-    u64 peak;       // the most that `used` ever was
-    hpa_t free;     // head of the list of returned pages, or HPA_NONE
+    u64 pages;  // size of the run
+    u64 fresh;  // pages of the run that were never handed out start here
+    u64 used;   // pages now handed out
+    u64 peak;   // the most that `used` ever was
+    hpa_t free; // head of the list of returned pages, or HPA_NONE
     struct spinlock lock;
 };
 
 #define HPA_NONE HPA(~0ull)
 
-// Makes a pool of `pages` pages of host-physical memory at `base` (page aligned, owned by the pool).
+// Makes a pool of `pages` pages of host-physical memory at `base` (page aligned, owned by the
+// pool).
 void pool_init(struct pool *pool, hpa_t base, u64 pages);
 
 // A zeroed page, or NULL when the budget is used up: the caller evicts something and tries again,

@@ -29,13 +29,13 @@ struct walk_access {
 
 struct walk {
     enum walk_result result;
-    unsigned level;                    // of the last entry that was read; of the leaf if WALK_OK
-    u64 entry[EPT_ROOT_LEVEL + 1];     // entries by level, with the flags that this walk set
-    u64 *table[EPT_ROOT_LEVEL + 1];    // EPT12 tables by level as L0 sees them, NULL outside RAM
-    u64 perms;                         // intersection over all levels
-    gpa_t gpa;                         // translation of ngpa, if the last entry is a leaf
-    bool suppress_ve;                  // a violation is not convertible to #VE
-    bool dirtied;                      // the walk set a dirty flag: page-modification logging
+    unsigned level;                 // of the last entry that was read; of the leaf if WALK_OK
+    u64 entry[EPT_ROOT_LEVEL + 1];  // entries by level, with the flags that this walk set
+    u64 *table[EPT_ROOT_LEVEL + 1]; // EPT12 tables by level as L0 sees them, NULL outside RAM
+    u64 perms;                      // intersection over all levels
+    gpa_t gpa;                      // translation of ngpa, if the last entry is a leaf
+    bool suppress_ve;               // a violation is not convertible to #VE
+    bool dirtied;                   // the walk set a dirty flag: page-modification logging
 };
 
 // Reads a hardware qualification as the access that L1's EPT has to judge. Under A/D flags accesses
