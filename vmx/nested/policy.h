@@ -1,0 +1,35 @@
+#pragma once
+// Who owns an exit of L2: one table (policy.def), a pure function of vmcs12 and the exit. It
+// decides and nothing else.
+
+#include "vmx/nested/vmcs12.h"
+
+enum exit_owner {
+    EXIT_TO_L0,   // about the machine, not about L2
+    EXIT_TO_L1,   // a virtual VM exit
+    EXIT_EMULATE, // a control of L0's own, or EPT02: L0 does what L2 wanted, and L2 goes on
+};
+
+// What the decision depends on besides vmcs12.
+struct exit_event {
+    u32 reason; // the whole field; bit 31: the entry failed
+    u32 intr_info;
+    u32 intr_error;
+    u32 rcx; // RDMSR, WRMSR: the index
+    u64 qualification;
+    // MOV to CR: the source operand. VMREAD, VMWRITE: the operand that is the field's encoding (32
+    // bits outside 64-bit mode). XSAVES, XRSTORS: EDX:EAX & IA32_XSS.
+    u64 value;
+};
+
+// L1's bitmaps as vmcs12 names them, in memory that L0 can read. NULL where the control that uses
+// one is off or L1 has no memory there: every access exits then.
+struct exit_bitmaps {
+    const u8 *msr;         // 4096 bytes
+    const u8 *io_a, *io_b; // ports from 0, ports from 0x8000
+    const u8 *vmread, *vmwrite;
+};
+
+// Intel SDM volume 3, chapter "VMX Non-Root Operation", and "VM-Execution Control Fields".
+enum exit_owner exit_owner(const struct vmcs12 *v, const struct exit_event *x,
+                           const struct exit_bitmaps *maps);
