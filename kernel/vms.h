@@ -1,0 +1,17 @@
+#pragma once
+// From nestor.cfg to running VMs, and what is said of them at the end.
+
+#include "boot/boot_info.h"
+#include "kernel/config.h"
+#include "kernel/frame.h"
+
+// Makes and schedules every VM of the configuration that can be made; says why for the others.
+// Returns how many were started.
+unsigned vms_start(const struct config *config, const struct boot_info *info,
+                   struct frames *frames);
+
+// The summary of all VMs, and the end of L0.
+void vms_end(void) NORETURN;
+
+// Gives a byte typed on the serial line to the VM that has the console.
+bool vms_console_input(u8 byte);

@@ -1,0 +1,125 @@
+#include "vmx/access.h"
+
+#include "libc/string.h"
+#include "libc/x86.h"
+#include "vmx/nested/nested.h"
+#include "vmx/vmxop.h"
+
+#define PF_RESERVED 0x9 // present, reserved bit set
+
+unsigned vcpu_cpl(void)
+{
+    return vmread(F(GUEST_SS_AR)) >> 5 & 3;
+}
+
+static void *l1_page(void *ctx, gpa_t page, bool write)
+{
+    struct vcpu *vcpu = ctx;
+    (void)write;
+    return guest_ptr(&vcpu->vm->mem, page, PAGE_SIZE);
+}
+
+static void *l2_page(void *ctx, gpa_t page, bool write)
+{
+    return nested_l2_page(ctx, NGPA(page.v), write);
+}
+
+bool vcpu_read_physical(struct vcpu *vcpu, u64 address, void *to, u64 len)
+{
+    bool l2 = nested_in_l2(vcpu);
+    for (u64 done = 0; done < len;) {
+        u64 a = address + done, n = MIN(len - done, PAGE_SIZE - a % PAGE_SIZE);
+        gpa_t page = GPA(align_down(a, PAGE_SIZE));
+        u8 *p = l2 ? l2_page(vcpu, page, false) : l1_page(vcpu, page, false);
+        if (!p)
+            return false;
+        memcpy((u8 *)to + done, p + a % PAGE_SIZE, n);
+        done += n;
+    }
+    return true;
+}
+
+void vcpu_paging(struct vcpu *vcpu, struct guest_paging *p)
+{
+    p->cr0 = vmread(F(GUEST_CR0));
+    p->cr3 = vmread(F(GUEST_CR3));
+    p->cr4 = vmread(F(GUEST_CR4));
+    p->efer = vmread(F(GUEST_EFER));
+    p->rflags = vmread(F(GUEST_RFLAGS));
+    if (p->cr0 & CR0_PG && p->cr4 & CR4_PAE && !(p->efer & EFER_LMA)) {
+        p->pdpte[0] = vmread(F(GUEST_PDPTE0));
+        p->pdpte[1] = vmread(F(GUEST_PDPTE1));
+        p->pdpte[2] = vmread(F(GUEST_PDPTE2));
+        p->pdpte[3] = vmread(F(GUEST_PDPTE3));
+    }
+    p->maxphyaddr = (u8)vcpu->vm->phys_bits;
+    p->large_1g = cpuid_has_1g(&vcpu->vm->cpuid);
+    p->page = nested_in_l2(vcpu) ? l2_page : l1_page;
+    p->ctx = vcpu;
+}
+
+static enum cpu_mode mode_of(u64 cs_ar)
+{
+    if (cs_ar & BIT(13) && vmread(F(GUEST_EFER)) & EFER_LMA)
+        return MODE_64;
+    return cs_ar & SEG_AR_BIG ? MODE_32 : MODE_16;
+}
+
+#define READ_SEG(s, NAME)                                                                          \
+    (*(s) = (struct seg_state){.sel = (u16)vmread(F(GUEST_##NAME##_SELECTOR)),                     \
+                               .base = vmread(F(GUEST_##NAME##_BASE)),                             \
+                               .limit = (u32)vmread(F(GUEST_##NAME##_LIMIT)),                      \
+                               .ar = (u32)vmread(F(GUEST_##NAME##_AR))})
+
+void vcpu_linear_ctx(struct vcpu *vcpu, struct linear_ctx *ctx, struct seg_state *seg)
+{
+    u64 cs_ar = vmread(F(GUEST_CS_AR));
+    ctx->mode = mode_of(cs_ar);
+    ctx->protected = vmread(F(GUEST_CR0)) & CR0_PE && !(vmread(F(GUEST_RFLAGS)) & RFLAGS_VM);
+    ctx->linear_bits = 48;
+    vcpu->gpr[GPR_RSP] = vmread(F(GUEST_RSP));
+    ctx->gpr = vcpu->gpr;
+    ctx->seg = seg;
+    READ_SEG(&seg[SEG_FS], FS);
+    READ_SEG(&seg[SEG_GS], GS);
+    if (ctx->mode == MODE_64)
+        return;
+    READ_SEG(&seg[SEG_ES], ES);
+    READ_SEG(&seg[SEG_CS], CS);
+    READ_SEG(&seg[SEG_SS], SS);
+    READ_SEG(&seg[SEG_DS], DS);
+}
+
+static bool to_fault(enum guestpt_result r, const struct guestpt_fault *f, struct guest_fault *out)
+{
+    if (r == GUESTPT_OK)
+        return true;
+    // Tables or data where there is no memory read as all ones, which has reserved bits set.
+    *out = (struct guest_fault){.vector = VEC_PF,
+                                .error = r == GUESTPT_FAULT ? f->error_code : PF_RESERVED,
+                                .cr2 = f->linear};
+    return false;
+}
+
+static unsigned access_of(unsigned access)
+{
+    return vcpu_cpl() == 3 ? access | GUESTPT_USER : access;
+}
+
+bool vcpu_linear_read(struct vcpu *vcpu, u64 linear, void *to, u64 len, struct guest_fault *fault)
+{
+    struct guest_paging p;
+    struct guestpt_fault f;
+    vcpu_paging(vcpu, &p);
+    return to_fault(guest_linear_read(&p, linear, to, len, access_of(0), &f), &f, fault);
+}
+
+bool vcpu_linear_write(struct vcpu *vcpu, u64 linear, const void *from, u64 len,
+                       struct guest_fault *fault)
+{
+    struct guest_paging p;
+    struct guestpt_fault f;
+    vcpu_paging(vcpu, &p);
+    return to_fault(guest_linear_write(&p, linear, from, len, access_of(GUESTPT_WRITE), &f), &f,
+                    fault);
+}

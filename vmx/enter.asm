@@ -1,0 +1,118 @@
+; The way into a guest and back. While a vCPU runs, the host stack holds its pointer at the top:
+;
+;   vmx_run(vcpu):  save L0's registers, push vcpu, then
+;   resume:         load the guest's registers, VMRESUME (VMLAUNCH the first time)
+;   vmx_exit:       save the guest's registers, call vcpu_exit(vcpu):
+;                   0: resume; otherwise return that value from vmx_run.
+;
+; The offsets are those of struct vcpu (vmx/vcpu.h, checked there).
+
+bits 64
+default rel
+
+VCPU_VMCS     equ 128
+VCPU_HOST_RSP equ 136
+VMCS_HOST_RSP equ 0
+VMCS_LAUNCHED equ 8
+HOST_RSP      equ 0x6c14        ; VMCS field
+
+GPR_RAX equ 0 * 8
+GPR_RCX equ 1 * 8
+GPR_RDX equ 2 * 8
+GPR_RBX equ 3 * 8
+GPR_RBP equ 5 * 8
+GPR_RSI equ 6 * 8
+GPR_RDI equ 7 * 8
+GPR_R8 equ 8 * 8
+GPR_R9 equ 9 * 8
+GPR_R10 equ 10 * 8
+GPR_R11 equ 11 * 8
+GPR_R12 equ 12 * 8
+GPR_R13 equ 13 * 8
+GPR_R14 equ 14 * 8
+GPR_R15 equ 15 * 8
+
+section .text
+
+extern vcpu_exit
+extern vcpu_entry_failed
+
+global vmx_run
+vmx_run:
+        push    rbp
+        mov     rbp, rsp
+        push    rbx
+        push    r12
+        push    r13
+        push    r14
+        push    r15
+        push    rdi
+        ; Other VMCSs of the vCPU get the value when they are loaded (vcpu_use_vmcs).
+        mov     [rdi + VCPU_HOST_RSP], rsp
+        mov     rax, [rdi + VCPU_VMCS]
+        mov     [rax + VMCS_HOST_RSP], rsp
+        mov     eax, HOST_RSP
+        vmwrite rax, rsp
+
+resume:
+        mov     rdi, [rsp]
+        mov     rax, [rdi + VCPU_VMCS]
+        cmp     byte [rax + VMCS_LAUNCHED], 0
+        mov     rax, [rdi + GPR_RAX]
+        mov     rcx, [rdi + GPR_RCX]
+        mov     rdx, [rdi + GPR_RDX]
+        mov     rbx, [rdi + GPR_RBX]
+        mov     rbp, [rdi + GPR_RBP]
+        mov     rsi, [rdi + GPR_RSI]
+        mov     r8,  [rdi + GPR_R8]
+        mov     r9,  [rdi + GPR_R9]
+        mov     r10, [rdi + GPR_R10]
+        mov     r11, [rdi + GPR_R11]
+        mov     r12, [rdi + GPR_R12]
+        mov     r13, [rdi + GPR_R13]
+        mov     r14, [rdi + GPR_R14]
+        mov     r15, [rdi + GPR_R15]
+        mov     rdi, [rdi + GPR_RDI]
+        je      .launch
+        vmresume
+        jmp     failed
+.launch:
+        vmlaunch
+failed:
+        mov     rdi, [rsp]
+        call    vcpu_entry_failed
+        jmp     leave_run
+
+global vmx_exit
+vmx_exit:
+        push    rdi
+        mov     rdi, [rsp + 8]
+        mov     [rdi + GPR_RAX], rax
+        mov     [rdi + GPR_RCX], rcx
+        mov     [rdi + GPR_RDX], rdx
+        mov     [rdi + GPR_RBX], rbx
+        mov     [rdi + GPR_RBP], rbp
+        mov     [rdi + GPR_RSI], rsi
+        mov     [rdi + GPR_R8], r8
+        mov     [rdi + GPR_R9], r9
+        mov     [rdi + GPR_R10], r10
+        mov     [rdi + GPR_R11], r11
+        mov     [rdi + GPR_R12], r12
+        mov     [rdi + GPR_R13], r13
+        mov     [rdi + GPR_R14], r14
+        mov     [rdi + GPR_R15], r15
+        pop     qword [rdi + GPR_RDI]
+        xor     ebp, ebp
+        call    vcpu_exit
+        test    eax, eax
+        jz      resume
+
+leave_run:
+        add     rsp, 8
+        pop     r15
+        pop     r14
+        pop     r13
+        pop     r12
+        pop     rbx
+        pop     rbp
+        ret

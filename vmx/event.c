@@ -1,0 +1,148 @@
+#include "vmx/event.h"
+
+#include "libc/x86.h"
+
+#define DELIVERY_ERROR_SELECTOR_IDT 2
+
+static bool contributory(u8 vector)
+{
+    return vector == VEC_DE || (vector >= VEC_TS && vector <= VEC_GP);
+}
+
+static bool has_vector(u32 info, u8 vector)
+{
+    return INFO_TYPE(info) == EVENT_HARD_EXCEPTION && INFO_VECTOR(info) == vector;
+}
+
+static u32 exception_info(u8 vector, bool has_error)
+{
+    // #BP and #OF that L0 raises stand for INT3 and INTO only through re-injection, never here.
+    return (u32)(INFO_VALID | EVENT_HARD_EXCEPTION << 8 | (has_error ? INFO_ERROR_CODE : 0) |
+                 vector);
+}
+
+// SDM, "Interrupt 8—Double Fault Exception (#DF)".
+static bool becomes_double_fault(u32 first, u8 second)
+{
+    if (INFO_TYPE(first) != EVENT_HARD_EXCEPTION)
+        return false;
+    if (has_vector(first, VEC_PF))
+        return second == VEC_PF || contributory(second);
+    return contributory((u8)INFO_VECTOR(first)) && contributory(second);
+}
+
+void vcpu_inject(struct vcpu *vcpu, u8 vector, bool has_error, u32 error)
+{
+    u32 first = vcpu->event.info;
+    if (first & INFO_VALID && has_vector(first, VEC_DF) &&
+        (contributory(vector) || vector == VEC_PF)) {
+        vcpu_fail(vcpu, "triple fault: exception %u while delivering a double fault", vector);
+        return;
+    }
+    if (first & INFO_VALID && becomes_double_fault(first, vector))
+        vcpu->event = (struct pending_event){exception_info(VEC_DF, true), 0, 0};
+    else
+        vcpu->event = (struct pending_event){exception_info(vector, has_error), error, 0};
+    vcpu_note(vcpu, WORK_EVENTS);
+}
+
+void vcpu_inject_fault(struct vcpu *vcpu, const struct guest_fault *fault)
+{
+    if (fault->vector == VEC_PF)
+        write_cr2(fault->cr2);
+    vcpu_inject(vcpu, fault->vector, fault->vector != VEC_UD && fault->vector != VEC_DB,
+                fault->error);
+}
+
+void vcpu_requeue_event(struct vcpu *vcpu)
+{
+    u32 info = (u32)vmread(F(IDT_VECTORING_INFO));
+    if (!(info & INFO_VALID))
+        return;
+    vcpu->event.info = info & ~(u32)BIT(12);
+    vcpu->event.error = info & INFO_ERROR_CODE ? (u32)vmread(F(IDT_VECTORING_ERROR)) : 0;
+    vcpu->event.length = (u32)vmread(F(EXIT_INSTR_LENGTH));
+    if (INFO_TYPE(info) == EVENT_NMI) {
+        // Its delivery has set blocking, which the second try needs clear.
+        vmwrite(F(GUEST_INTERRUPTIBILITY), vmread(F(GUEST_INTERRUPTIBILITY)) & ~BLOCKING_NMI);
+    }
+    vcpu_note(vcpu, WORK_EVENTS);
+}
+
+void vcpu_write_event(struct vcpu *vcpu)
+{
+    u32 info = vcpu->event.info;
+    vmwrite(F(ENTRY_INTR_INFO), info);
+    if (info & INFO_ERROR_CODE)
+        vmwrite(F(ENTRY_ERROR_CODE), vcpu->event.error);
+    if (INFO_TYPE(info) >= EVENT_SOFT_INTERRUPT)
+        vmwrite(F(ENTRY_INSTR_LENGTH), vcpu->event.length);
+    vcpu->event.info = 0;
+}
+
+void vcpu_set_window(struct vcpu *vcpu, u32 window, bool on)
+{
+    u32 proc = on ? vcpu->vmcs->proc | window : vcpu->vmcs->proc & ~window;
+    if (proc != vcpu->vmcs->proc) {
+        vcpu->vmcs->proc = proc;
+        vmwrite(F(PROC_CTRL), proc);
+    }
+}
+
+bool vcpu_interrupt_pending(struct vcpu *vcpu)
+{
+    return vlapic_pending_vector(vcpu->lapic) >= 0 || vlapic_accepts_extint(vcpu->lapic);
+}
+
+u8 vcpu_take_interrupt(struct vcpu *vcpu)
+{
+    if (vlapic_accepts_extint(vcpu->lapic)) {
+        spin_lock(&vcpu->vm->device_lock);
+        u8 vector = machine_extint(&vcpu->vm->machine, vcpu->id);
+        spin_unlock(&vcpu->vm->device_lock);
+        vlapic_ack_extint(vcpu->lapic);
+        return vector;
+    }
+    u8 vector = (u8)vlapic_pending_vector(vcpu->lapic);
+    vlapic_ack(vcpu->lapic, vector);
+    return vector;
+}
+
+static void set_event(struct vcpu *vcpu, enum event_type type, u8 vector)
+{
+    vcpu->event = (struct pending_event){(u32)(INFO_VALID | (u32)type << 8 | vector), 0, 0};
+    vcpu_write_event(vcpu);
+}
+
+static void wake(struct vcpu *vcpu)
+{
+    if (vcpu->activity == VCPU_HALTED)
+        vcpu->activity = VCPU_ACTIVE;
+}
+
+// One event goes into the entry; what still waits asks for a window.
+bool vcpu_deliver_events(struct vcpu *vcpu)
+{
+    bool room = !(vcpu->event.info & INFO_VALID);
+    bool nmi = vlapic_events(vcpu->lapic) & VLAPIC_NMI, interrupt = vcpu_interrupt_pending(vcpu);
+    if (!room) {
+        wake(vcpu);
+        vcpu_write_event(vcpu);
+    }
+    u32 blocking = nmi || interrupt ? (u32)vmread(F(GUEST_INTERRUPTIBILITY)) : 0;
+    if (nmi && room && !(blocking & (BLOCKING_NMI | BLOCKING_MOV_SS))) {
+        vlapic_take(vcpu->lapic, VLAPIC_NMI);
+        wake(vcpu);
+        set_event(vcpu, EVENT_NMI, VEC_NMI);
+        nmi = room = false;
+    }
+    if (interrupt && room && !(blocking & (BLOCKING_STI | BLOCKING_MOV_SS)) &&
+        vmread(F(GUEST_RFLAGS)) & RFLAGS_IF) {
+        set_event(vcpu, EVENT_INTERRUPT, vcpu_take_interrupt(vcpu));
+        wake(vcpu);
+        interrupt = vcpu_interrupt_pending(vcpu);
+    }
+    vcpu_set_window(vcpu, CTL_NMI_WINDOW, nmi);
+    vcpu_set_window(vcpu, CTL_INTR_WINDOW, interrupt);
+    return vcpu->activity == VCPU_ACTIVE;
+}

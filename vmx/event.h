@@ -1,0 +1,47 @@
+#pragma once
+// Events on their way into the guest that the current VMCS runs.
+
+#include "vmx/exit.h"
+
+#define INFO_VALID       BIT(31)
+#define INFO_ERROR_CODE  BIT(11)
+#define INFO_TYPE(i)     ((i) >> 8 & 7)
+#define INFO_VECTOR(i)   ((i) & 0xff)
+
+enum event_type {
+    EVENT_INTERRUPT = 0, EVENT_NMI = 2, EVENT_HARD_EXCEPTION, EVENT_SOFT_INTERRUPT,
+    EVENT_PRIVILEGED_EXCEPTION, EVENT_SOFT_EXCEPTION, EVENT_OTHER,
+};
+
+#define BLOCKING_STI    BIT(0)
+#define BLOCKING_MOV_SS BIT(1)
+#define BLOCKING_NMI    BIT(3)
+
+// An exception that L0 raises while it executes an instruction for the guest. With an event
+// already waiting it becomes what the manual's "double fault" rules say.
+void vcpu_inject(struct vcpu *vcpu, u8 vector, bool has_error, u32 error);
+
+static inline void vcpu_inject_gp(struct vcpu *vcpu)
+{
+    vcpu_inject(vcpu, 13, true, 0);
+}
+
+static inline void vcpu_inject_ud(struct vcpu *vcpu)
+{
+    vcpu_inject(vcpu, 6, false, 0);
+}
+
+void vcpu_inject_fault(struct vcpu *vcpu, const struct guest_fault *fault);
+
+// After an exit that may have interrupted the delivery of an event: that event waits again.
+void vcpu_requeue_event(struct vcpu *vcpu);
+
+// Before a VM entry into L1: puts the most urgent event into the VM-entry fields and asks for a
+// window where one has to wait. Returns false if the vCPU stays halted.
+bool vcpu_deliver_events(struct vcpu *vcpu);
+
+// The parts of it that nested VMX uses, too.
+void vcpu_write_event(struct vcpu *vcpu);
+void vcpu_set_window(struct vcpu *vcpu, u32 window, bool on); // CTL_INTR_WINDOW, CTL_NMI_WINDOW
+bool vcpu_interrupt_pending(struct vcpu *vcpu);
+u8 vcpu_take_interrupt(struct vcpu *vcpu);

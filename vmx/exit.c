@@ -1,0 +1,230 @@
+#include "vmx/exit.h"
+
+#include "drivers/cpu.h"
+#include "libc/x86.h"
+#include "vmx/cpu.h"
+#include "vmx/event.h"
+#include "vmx/nested/nested.h"
+
+#define PENDING_DEBUG_BS BIT(14)
+#define INSN_BYTES       15
+#define CS_AR_L          BIT(13)
+#define DR6_RESET        0xffff0ff0ull
+
+void vcpu_advance(struct vcpu *vcpu, u64 rip)
+{
+    if (UNLIKELY(rip - 4 * GIB < INSN_BYTES && !(vmread(F(GUEST_CS_AR)) & CS_AR_L)))
+        rip = (u32)rip; // the 4 GiB of a 32-bit code segment wrap around
+    vmwrite(F(GUEST_RIP), rip);
+    u64 blocking = vmread(F(GUEST_INTERRUPTIBILITY));
+    if (UNLIKELY(blocking & (BLOCKING_STI | BLOCKING_MOV_SS))) {
+        vmwrite(F(GUEST_INTERRUPTIBILITY), blocking & ~(BLOCKING_STI | BLOCKING_MOV_SS));
+        vcpu_note(vcpu, WORK_EVENTS);
+    }
+    if (UNLIKELY(vmread(F(GUEST_RFLAGS)) & RFLAGS_TF))
+        vmwrite(F(GUEST_PENDING_DEBUG), vmread(F(GUEST_PENDING_DEBUG)) | PENDING_DEBUG_BS);
+}
+
+void vcpu_skip(struct vcpu *vcpu)
+{
+    vcpu_advance(vcpu, vmread(F(GUEST_RIP)) + vmread(F(EXIT_INSTR_LENGTH)));
+}
+
+static struct cpuid_regs host_cpuid(u32 leaf, u32 subleaf)
+{
+    struct cpuid c = cpuid(leaf, subleaf);
+    return (struct cpuid_regs){c.eax, c.ebx, c.ecx, c.edx};
+}
+
+enum run_result exit_cpuid(struct vcpu *vcpu)
+{
+    struct cpuid_state s = {.apic_id = vcpu->id,
+                            .osxsave = vmread(F(GUEST_CR4)) & CR4_OSXSAVE,
+                            .apic = vlapic_enabled(vcpu->lapic)};
+    struct cpuid_regs r = cpuid_answer(&vcpu->vm->cpuid, host_cpuid, (u32)vcpu->gpr[GPR_RAX],
+                                       (u32)vcpu->gpr[GPR_RCX], &s);
+    vcpu->gpr[GPR_RAX] = r.eax;
+    vcpu->gpr[GPR_RBX] = r.ebx;
+    vcpu->gpr[GPR_RCX] = r.ecx;
+    vcpu->gpr[GPR_RDX] = r.edx;
+    vcpu_skip(vcpu);
+    return RUN_RESUME;
+}
+
+enum run_result exit_hlt(struct vcpu *vcpu)
+{
+    vcpu_skip(vcpu);
+    vcpu->activity = VCPU_HALTED;
+    return RUN_RESUME;
+}
+
+// INVD is WBINVD here: L0 and the other VMs must not lose what they wrote. Both are no-operations,
+// because L1's memory is always write-back and shared with no device outside coherency.
+enum run_result exit_skip(struct vcpu *vcpu)
+{
+    vcpu_skip(vcpu);
+    return RUN_RESUME;
+}
+
+// XCR0 values that the manual allows ("XSETBV—Set Extended Control Register").
+static bool xcr0_ok(const struct cpuid_table *t, u64 v)
+{
+    const u64 x87 = BIT(0), sse = BIT(1), avx = BIT(2), avx512 = 0xe0;
+    if (!(v & x87) || v & ~t->xcr0)
+        return false;
+    if (v & avx && !(v & sse))
+        return false;
+    return !(v & avx512) || ((v & avx512) == avx512 && v & avx);
+}
+
+enum run_result exit_xsetbv(struct vcpu *vcpu)
+{
+    u64 v = vcpu->gpr[GPR_RDX] << 32 | (u32)vcpu->gpr[GPR_RAX];
+    if ((u32)vcpu->gpr[GPR_RCX] != 0 || !xcr0_ok(&vcpu->vm->cpuid, v)) {
+        vcpu_inject_gp(vcpu);
+        return RUN_RESUME;
+    }
+    // L0's own CR4 need not have OSXSAVE set.
+    write_cr4(read_cr4() | CR4_OSXSAVE);
+    xsetbv(0, v);
+    vcpu_skip(vcpu);
+    return RUN_RESUME;
+}
+
+enum run_result exit_external_interrupt(struct vcpu *vcpu)
+{
+    (void)vcpu;
+    vmx.host.irq((u8)vmread(F(EXIT_INTR_INFO)));
+    return RUN_RESUME;
+}
+
+enum run_result exit_interrupt_window(struct vcpu *vcpu)
+{
+    vcpu_set_window(vcpu, CTL_INTR_WINDOW, false);
+    vcpu_note(vcpu, WORK_EVENTS);
+    return RUN_RESUME;
+}
+
+enum run_result exit_nmi_window(struct vcpu *vcpu)
+{
+    vcpu_set_window(vcpu, CTL_NMI_WINDOW, false);
+    vcpu_note(vcpu, WORK_EVENTS);
+    return RUN_RESUME;
+}
+
+// #DB and #AC exit so that no guest can keep the processor in their endless delivery; the guest
+// gets them as if L0 were not there.
+enum run_result exit_exception(struct vcpu *vcpu)
+{
+    u32 info = (u32)vmread(F(EXIT_INTR_INFO));
+    if (INFO_TYPE(info) == EVENT_NMI) {
+        this_cpu()->nmis++;
+        return RUN_RESUME;
+    }
+    if (INFO_VECTOR(info) == VEC_MC) {
+        vcpu_fail(vcpu, "machine check");
+        return RUN_STOPPED;
+    }
+    vcpu_requeue_event(vcpu);
+    if (INFO_VECTOR(info) == VEC_DB) {
+        u64 dr6;
+        asm volatile("mov %%dr6, %0" : "=r"(dr6));
+        dr6 = (dr6 & ~0xfull) | vmread(F(EXIT_QUALIFICATION)) | DR6_RESET;
+        asm volatile("mov %0, %%dr6" ::"r"(dr6));
+        vmwrite(F(GUEST_DR7), vmread(F(GUEST_DR7)) & ~BIT(13));
+    }
+    if (INFO_TYPE(info) == EVENT_HARD_EXCEPTION && !(vcpu->event.info & INFO_VALID)) {
+        vcpu->event.info = info & ~(u32)BIT(12);
+        vcpu->event.error =
+            info & INFO_ERROR_CODE ? (u32)vmread(F(EXIT_INTR_ERROR)) : 0;
+        vcpu_note(vcpu, WORK_EVENTS);
+        return RUN_RESUME;
+    }
+    if (INFO_TYPE(info) != EVENT_HARD_EXCEPTION) { // INT1
+        vcpu->event = (struct pending_event){info & ~(u32)BIT(12), 0,
+                                             (u32)vmread(F(EXIT_INSTR_LENGTH))};
+        vcpu_note(vcpu, WORK_EVENTS);
+        return RUN_RESUME;
+    }
+    vcpu_inject(vcpu, (u8)INFO_VECTOR(info), info & INFO_ERROR_CODE,
+                info & INFO_ERROR_CODE ? (u32)vmread(F(EXIT_INTR_ERROR)) : 0);
+    return RUN_RESUME;
+}
+
+static enum run_result exit_triple_fault(struct vcpu *vcpu)
+{
+    vcpu_fail(vcpu, "triple fault");
+    return RUN_STOPPED;
+}
+
+static enum run_result exit_ept_violation(struct vcpu *vcpu)
+{
+    vcpu_requeue_event(vcpu);
+    return mmio_exit(vcpu, GPA(vmread(F(GUEST_PHYSICAL_ADDR))), vmread(F(EXIT_QUALIFICATION)));
+}
+
+static enum run_result exit_preemption_timer(struct vcpu *vcpu)
+{
+    (void)vcpu;
+    return RUN_RESUME; // prepare() looks at the deadlines
+}
+
+static enum run_result exit_undefined(struct vcpu *vcpu)
+{
+    vcpu_inject_ud(vcpu);
+    return RUN_RESUME;
+}
+
+// With EPT and unrestricted guest, a task switch is all that the processor leaves to software.
+// Operating systems of this century switch tasks in software, Nestor does not emulate it.
+static enum run_result exit_task_switch(struct vcpu *vcpu)
+{
+    vcpu_fail(vcpu, "hardware task switch, which Nestor does not emulate");
+    return RUN_STOPPED;
+}
+
+// Who handles an exit of L1. What is not here cannot happen with the controls of vmcs01.
+static const exit_handler handlers[STAT_REASONS] = {
+    [EXIT_EXCEPTION_NMI] = exit_exception,
+    [EXIT_EXTERNAL_INTERRUPT] = exit_external_interrupt,
+    [EXIT_TRIPLE_FAULT] = exit_triple_fault,
+    [EXIT_INTERRUPT_WINDOW] = exit_interrupt_window,
+    [EXIT_NMI_WINDOW] = exit_nmi_window,
+    [EXIT_TASK_SWITCH] = exit_task_switch,
+    [EXIT_CPUID] = exit_cpuid,
+    [EXIT_GETSEC] = exit_undefined,
+    [EXIT_HLT] = exit_hlt,
+    [EXIT_INVD] = exit_skip,
+    [EXIT_RDPMC] = exit_undefined,
+    [EXIT_VMCALL] = nested_vmcall,
+    [EXIT_VMCLEAR] = nested_vmclear,
+    [EXIT_VMLAUNCH] = nested_vmlaunch,
+    [EXIT_VMPTRLD] = nested_vmptrld,
+    [EXIT_VMPTRST] = nested_vmptrst,
+    [EXIT_VMREAD] = nested_vmread,
+    [EXIT_VMRESUME] = nested_vmresume,
+    [EXIT_VMWRITE] = nested_vmwrite,
+    [EXIT_VMXOFF] = nested_vmxoff,
+    [EXIT_VMXON] = nested_vmxon,
+    [EXIT_CR_ACCESS] = exit_cr_access,
+    [EXIT_IO] = exit_io,
+    [EXIT_RDMSR] = exit_rdmsr,
+    [EXIT_WRMSR] = exit_wrmsr,
+    [EXIT_MWAIT] = exit_undefined,
+    [EXIT_MONITOR] = exit_undefined,
+    [EXIT_EPT_VIOLATION] = exit_ept_violation,
+    [EXIT_INVEPT] = nested_invept,
+    [EXIT_PREEMPTION_TIMER] = exit_preemption_timer,
+    [EXIT_INVVPID] = nested_invvpid,
+    [EXIT_WBINVD] = exit_skip,
+    [EXIT_XSETBV] = exit_xsetbv,
+};
+
+enum run_result exit_dispatch(struct vcpu *vcpu, u32 reason)
+{
+    if (LIKELY(reason < ARRAY_SIZE(handlers) && handlers[reason]))
+        return handlers[reason](vcpu);
+    vcpu_fail(vcpu, "VM exit for reason %u (%s), which Nestor does not handle", reason & 0xffff,
+              exit_reason_name(reason));
+    return RUN_STOPPED;
+}

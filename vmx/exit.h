@@ -1,0 +1,67 @@
+#pragma once
+// VM exits: their reasons, who handles them, and what handlers share.
+
+#include "vmx/access.h"
+#include "vmx/vm.h"
+#include "vmx/vmxop.h"
+
+enum exit_reason {
+    EXIT_EXCEPTION_NMI = 0, EXIT_EXTERNAL_INTERRUPT, EXIT_TRIPLE_FAULT, EXIT_INIT, EXIT_SIPI,
+    EXIT_INTERRUPT_WINDOW = 7, EXIT_NMI_WINDOW, EXIT_TASK_SWITCH, EXIT_CPUID, EXIT_GETSEC, EXIT_HLT,
+    EXIT_INVD, EXIT_INVLPG, EXIT_RDPMC, EXIT_RDTSC, EXIT_RSM, EXIT_VMCALL, EXIT_VMCLEAR,
+    EXIT_VMLAUNCH, EXIT_VMPTRLD, EXIT_VMPTRST, EXIT_VMREAD, EXIT_VMRESUME, EXIT_VMWRITE,
+    EXIT_VMXOFF, EXIT_VMXON, EXIT_CR_ACCESS, EXIT_MOV_DR, EXIT_IO, EXIT_RDMSR, EXIT_WRMSR,
+    EXIT_BAD_GUEST_STATE, EXIT_BAD_MSR_LOAD, EXIT_MWAIT = 36, EXIT_MTF, EXIT_MONITOR = 39,
+    EXIT_PAUSE, EXIT_MACHINE_CHECK_ENTRY, EXIT_TPR_THRESHOLD = 43, EXIT_APIC_ACCESS, EXIT_EOI,
+    EXIT_GDTR_IDTR, EXIT_LDTR_TR, EXIT_EPT_VIOLATION, EXIT_EPT_MISCONFIG, EXIT_INVEPT, EXIT_RDTSCP,
+    EXIT_PREEMPTION_TIMER, EXIT_INVVPID, EXIT_WBINVD, EXIT_XSETBV, EXIT_APIC_WRITE, EXIT_RDRAND,
+    EXIT_INVPCID, EXIT_VMFUNC, EXIT_ENCLS, EXIT_RDSEED, EXIT_PML_FULL, EXIT_XSAVES, EXIT_XRSTORS,
+};
+
+typedef enum run_result (*exit_handler)(struct vcpu *vcpu);
+
+const char *exit_reason_name(u32 reason);
+
+// Ends the instruction that exited: RIP moves on, no more blocking by STI or MOV SS, a single step
+// becomes pending. vcpu_skip() knows the length from the exit.
+void vcpu_advance(struct vcpu *vcpu, u64 rip);
+void vcpu_skip(struct vcpu *vcpu);
+
+// A register operand; RSP is in the VMCS.
+static inline u64 vcpu_gpr(const struct vcpu *vcpu, unsigned reg)
+{
+    return reg == GPR_RSP ? vmread(F(GUEST_RSP)) : vcpu->gpr[reg];
+}
+
+static inline void vcpu_set_gpr(struct vcpu *vcpu, unsigned reg, u64 value)
+{
+    if (reg == GPR_RSP)
+        vmwrite(F(GUEST_RSP), value);
+    else
+        vcpu->gpr[reg] = value;
+}
+
+// Handlers of exits that L1 causes, and of exits of L2 that are L0's to emulate: they act on the
+// current VMCS.
+enum run_result exit_cr_access(struct vcpu *vcpu);
+enum run_result exit_rdmsr(struct vcpu *vcpu);
+enum run_result exit_wrmsr(struct vcpu *vcpu);
+enum run_result exit_io(struct vcpu *vcpu);
+enum run_result exit_xsetbv(struct vcpu *vcpu);
+enum run_result exit_cpuid(struct vcpu *vcpu);
+enum run_result exit_hlt(struct vcpu *vcpu);
+enum run_result exit_skip(struct vcpu *vcpu);
+enum run_result exit_external_interrupt(struct vcpu *vcpu);
+enum run_result exit_exception(struct vcpu *vcpu);
+enum run_result exit_interrupt_window(struct vcpu *vcpu);
+enum run_result exit_nmi_window(struct vcpu *vcpu);
+
+// Executes the instruction at RIP, whose memory operand is no RAM; `gpa` is where the exit found
+// that (L1's guest-physical).
+enum run_result mmio_exit(struct vcpu *vcpu, gpa_t gpa, u64 qualification);
+
+// The VM's devices were used: the next deadline may have changed.
+void vcpu_update_deadline(struct vcpu *vcpu);
+
+// The one dispatch of an exit that is L0's own business.
+enum run_result exit_dispatch(struct vcpu *vcpu, u32 reason);

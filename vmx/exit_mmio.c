@@ -1,0 +1,120 @@
+// Accesses to memory that is not RAM: the instruction is decoded and executed against the device
+// models.
+
+#include "libc/string.h"
+#include "libc/x86.h"
+#include "vmx/decode.h"
+#include "vmx/event.h"
+#include "vmx/mmio.h"
+#include "vmx/nested/nested.h"
+
+#define EPT_QUAL_FETCH        BIT(2)
+#define EPT_QUAL_LINEAR_VALID BIT(7)
+#define EPT_QUAL_FINAL        BIT(8) // of the address itself, not of a paging structure
+#define PF_RSVD_PRESENT       0x9
+
+// One access within a page, at an address of the physical memory that L1 sees.
+static void device_access(struct vcpu *vcpu, gpa_t gpa, unsigned size, bool write, u64 *value)
+{
+    struct machine *m = &vcpu->vm->machine;
+    bool lock = !machine_is_lapic(m, vcpu->id, gpa) || vlapic_eoi_is_level(vcpu->lapic);
+    if (lock)
+        spin_lock(&vcpu->vm->device_lock);
+    if (write)
+        machine_mmio_write(m, vcpu->id, gpa, size, *value);
+    else
+        *value = machine_mmio_read(m, vcpu->id, gpa, size);
+    if (lock)
+        spin_unlock(&vcpu->vm->device_lock);
+}
+
+static bool access(struct vcpu *vcpu, u64 linear, unsigned size, bool write, u64 *value,
+                   struct guest_fault *fault)
+{
+    struct guest_paging p;
+    struct guestpt_fault f;
+    unsigned how = (write ? GUESTPT_WRITE : 0) | (vcpu_cpl() == 3 ? GUESTPT_USER : 0);
+    gpa_t at = GPA(0);
+    vcpu_paging(vcpu, &p);
+    if (linear % PAGE_SIZE + size <= PAGE_SIZE &&
+        guestpt_translate(&p, linear, how, &at, &f) == GUESTPT_OK &&
+        !p.page(vcpu, GPA(align_down(at.v, PAGE_SIZE)), write)) {
+        // No RAM there: for L2 the address is one more translation away.
+        if (nested_in_l2(vcpu) && !nested_l2_translate(vcpu, NGPA(at.v), &at)) {
+            *value = ~0ull;
+            return true;
+        }
+        device_access(vcpu, at, size, write, value);
+        return true;
+    }
+    return write ? vcpu_linear_write(vcpu, linear, value, size, fault)
+                 : vcpu_linear_read(vcpu, linear, value, size, fault);
+}
+
+static bool op_read(void *context, u64 linear, unsigned size, u64 *value, struct guest_fault *fault)
+{
+    *value = 0;
+    return access(context, linear, size, false, value, fault);
+}
+
+static bool op_write(void *context, u64 linear, unsigned size, u64 value, struct guest_fault *fault)
+{
+    return access(context, linear, size, true, &value, fault);
+}
+
+// Reads the instruction at RIP, as far as its memory is there.
+static unsigned fetch(struct vcpu *vcpu, u64 linear, u8 *bytes)
+{
+    struct guest_paging p;
+    struct guestpt_fault f;
+    unsigned how = GUESTPT_FETCH | (vcpu_cpl() == 3 ? GUESTPT_USER : 0);
+    unsigned first = (unsigned)MIN(PAGE_SIZE - linear % PAGE_SIZE, INSN_MAX_LENGTH);
+    vcpu_paging(vcpu, &p);
+    if (guest_linear_read(&p, linear, bytes, first, how, &f) != GUESTPT_OK)
+        return 0;
+    if (first < INSN_MAX_LENGTH && guest_linear_read(&p, linear + first, bytes + first,
+                                                     INSN_MAX_LENGTH - first, how,
+                                                     &f) != GUESTPT_OK)
+        return first;
+    return INSN_MAX_LENGTH;
+}
+
+static void emulate(struct vcpu *vcpu)
+{
+    static const struct insn_mem_ops ops = {op_read, op_write};
+    struct seg_state seg[SEG_COUNT] = {0};
+    struct mmio_ctx ctx = {.ops = &ops, .context = vcpu, .rip = vmread(F(GUEST_RIP)),
+                           .rflags = vmread(F(GUEST_RFLAGS))};
+    vcpu_linear_ctx(vcpu, &ctx.cpu, seg);
+    u8 bytes[INSN_MAX_LENGTH];
+    u64 base = ctx.cpu.mode == MODE_64 ? 0 : vmread(F(GUEST_CS_BASE));
+    u64 linear = ctx.cpu.mode == MODE_64 ? ctx.rip : (u32)(base + ctx.rip);
+    struct insn insn;
+    if (decode_insn(bytes, fetch(vcpu, linear, bytes), ctx.cpu.mode, ctx.rip, &insn)) {
+        vcpu_inject_ud(vcpu);
+        return;
+    }
+    enum mmio_result r = mmio_emulate(&ctx, &insn);
+    vmwrite(F(GUEST_RSP), vcpu->gpr[GPR_RSP]);
+    vmwrite(F(GUEST_RFLAGS), ctx.rflags);
+    if (r == MMIO_FAULT)
+        vcpu_inject_fault(vcpu, &ctx.fault);
+    else if (r == MMIO_DONE)
+        vcpu_advance(vcpu, ctx.rip);
+}
+
+enum run_result mmio_exit(struct vcpu *vcpu, gpa_t gpa, u64 qualification)
+{
+    (void)gpa;
+    if (qualification & EPT_QUAL_FETCH) {
+        // What is fetched where there is no memory is all ones, no instruction.
+        vcpu_inject_ud(vcpu);
+    } else if (qualification & EPT_QUAL_LINEAR_VALID && !(qualification & EPT_QUAL_FINAL)) {
+        struct guest_fault f = {VEC_PF, PF_RSVD_PRESENT, vmread(F(GUEST_LINEAR_ADDR))};
+        vcpu_inject_fault(vcpu, &f);
+    } else {
+        emulate(vcpu);
+        vcpu_update_deadline(vcpu);
+    }
+    return RUN_RESUME;
+}

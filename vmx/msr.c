@@ -1,0 +1,427 @@
+// The MSRs of a VM: one table says of each what a read and a write do. MSRs that are not here do not
+// exist: #GP(0).
+
+#include "libc/x86.h"
+#include "vmx/cpu.h"
+#include "vmx/event.h"
+#include "vmx/msr.h"
+#include "vmx/nested/nested.h"
+
+typedef bool (*msr_read)(struct vcpu *vcpu, u32 msr, u64 *v);
+typedef bool (*msr_write)(struct vcpu *vcpu, u32 msr, u64 v);
+
+struct msr_row {
+    u32 first, last;
+    msr_read read;
+    msr_write write; // NULL: #GP
+    bool direct;     // the guest uses the processor's own, without an exit
+};
+
+static bool canonical(u64 v)
+{
+    return (u64)((s64)(v << 16) >> 16) == v;
+}
+
+static bool read_zero(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    (void)vcpu, (void)msr;
+    *v = 0;
+    return true;
+}
+
+static bool write_ignored(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    (void)vcpu, (void)msr, (void)v;
+    return true;
+}
+
+static bool read_host(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    (void)vcpu;
+    return rdmsr_safe(msr, v);
+}
+
+static bool write_host(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    (void)vcpu;
+    return wrmsr_safe(msr, v);
+}
+
+static bool read_tsc(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    (void)msr, (void)vcpu;
+    *v = rdtsc() + vmread(F(TSC_OFFSET));
+    return true;
+}
+
+// IA32_TSC and IA32_TSC_ADJUST move together ("IA32_TSC_ADJUST Register Support").
+static void set_tsc_offset(struct vcpu *vcpu, u64 offset)
+{
+    vcpu->tsc_adjust += offset - vcpu->tsc_offset;
+    vcpu->tsc_offset = offset;
+    nested_tsc_offset_changed(vcpu);
+    vlapic_tsc_changed(vcpu->lapic);
+    vcpu_update_deadline(vcpu);
+}
+
+static bool write_tsc(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    (void)msr;
+    set_tsc_offset(vcpu, v - rdtsc());
+    return true;
+}
+
+static bool read_tsc_adjust(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    (void)msr;
+    *v = vcpu->tsc_adjust;
+    return true;
+}
+
+static bool write_tsc_adjust(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    (void)msr;
+    set_tsc_offset(vcpu, vcpu->tsc_offset + v - vcpu->tsc_adjust);
+    return true;
+}
+
+static bool read_apic(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    return vlapic_read_msr(vcpu->lapic, msr, v);
+}
+
+static bool write_apic(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    bool lock = vlapic_eoi_is_level(vcpu->lapic);
+    if (lock)
+        spin_lock(&vcpu->vm->device_lock);
+    bool ok = vlapic_write_msr(vcpu->lapic, msr, v);
+    if (lock)
+        spin_unlock(&vcpu->vm->device_lock);
+    vcpu_update_deadline(vcpu);
+    return ok;
+}
+
+static bool read_feature_control(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    (void)msr;
+    *v = vcpu->feature_control;
+    return true;
+}
+
+static bool write_feature_control(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    (void)msr;
+    if (vcpu->feature_control & 1 || v & ~5ull)
+        return false;
+    vcpu->feature_control = v;
+    return true;
+}
+
+#define MTRR_CAP_VALUE 0x508 // 8 variable ranges, fixed ranges, write-combining
+
+static bool read_mtrr_cap(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    (void)vcpu, (void)msr;
+    *v = MTRR_CAP_VALUE;
+    return true;
+}
+
+// MTRRs are kept and have no effect: EPT gives the memory type of RAM, and devices are emulated.
+static u64 *mtrr_slot(struct vcpu *vcpu, u32 msr)
+{
+    static const u32 fixed[] = {0x250, 0x258, 0x259, 0x268, 0x269, 0x26a,
+                                0x26b, 0x26c, 0x26d, 0x26e, 0x26f};
+    if (msr == 0x2ff)
+        return &vcpu->mtrr[0];
+    if (msr - 0x200 < 16)
+        return &vcpu->mtrr[1 + msr - 0x200];
+    for (unsigned i = 0; i < ARRAY_SIZE(fixed); i++)
+        if (fixed[i] == msr)
+            return &vcpu->mtrr[17 + i];
+    return NULL;
+}
+
+static bool memory_type_ok(u64 t)
+{
+    return t <= 6 && t != 2 && t != 3;
+}
+
+static bool mtrr_value_ok(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    u64 address = BIT(vcpu->vm->phys_bits) - 1;
+    if (msr == 0x2ff)
+        return !(v & ~0xcffull) && memory_type_ok(v & 0xff);
+    if (msr < 0x210)
+        return msr & 1 ? !(v & ~(address & ~0x7ffull))
+                       : !(v & ~(address & ~0xf00ull)) && memory_type_ok(v & 0xff);
+    for (unsigned i = 0; i < 8; i++)
+        if (!memory_type_ok(v >> (8 * i) & 0xff))
+            return false;
+    return true;
+}
+
+static bool read_mtrr(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    u64 *slot = mtrr_slot(vcpu, msr);
+    *v = slot ? *slot : 0;
+    return slot;
+}
+
+static bool write_mtrr(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    u64 *slot = mtrr_slot(vcpu, msr);
+    if (!slot || !mtrr_value_ok(vcpu, msr, v))
+        return false;
+    *slot = v;
+    return true;
+}
+
+#define MISC_ENABLE_FAST_STRINGS BIT(0)
+#define MISC_ENABLE_FIXED        (BIT(11) | BIT(12)) // no BTS, no PEBS
+#define MISC_ENABLE_WRITABLE     (BIT(0) | BIT(22))  // and limit CPUID maxval, which has no effect
+
+static bool read_misc_enable(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    (void)msr;
+    *v = vcpu->misc_enable | MISC_ENABLE_FIXED;
+    return true;
+}
+
+static bool write_misc_enable(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    (void)msr;
+    vcpu->misc_enable = v & MISC_ENABLE_WRITABLE;
+    return true;
+}
+
+static bool read_efer(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    (void)vcpu, (void)msr;
+    *v = vmread(F(GUEST_EFER));
+    return true;
+}
+
+static bool write_efer(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    u64 old = vmread(F(GUEST_EFER));
+    (void)msr;
+    if (v & ~vcpu->vm->cpuid.efer)
+        return false;
+    if ((v ^ old) & EFER_LME && vmread(F(GUEST_CR0)) & CR0_PG)
+        return false;
+    vmwrite(F(GUEST_EFER), (v & ~EFER_LMA) | (old & EFER_LMA));
+    return true;
+}
+
+static bool read_pat(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    (void)vcpu, (void)msr;
+    *v = vmread(F(GUEST_PAT));
+    return true;
+}
+
+static bool write_pat(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    (void)vcpu, (void)msr;
+    for (unsigned i = 0; i < 8; i++) {
+        u64 t = v >> (8 * i) & 0xff;
+        if (t > 7 || t == 2 || t == 3)
+            return false;
+    }
+    vmwrite(F(GUEST_PAT), v);
+    return true;
+}
+
+#define DEBUGCTL_VALID 3 // LBR, which records nothing here, and BTF
+
+static bool read_debugctl(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    (void)vcpu, (void)msr;
+    *v = vmread(F(GUEST_DEBUGCTL));
+    return true;
+}
+
+static bool write_debugctl(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    (void)vcpu, (void)msr;
+    if (v & ~(u64)DEBUGCTL_VALID)
+        return false;
+    vmwrite(F(GUEST_DEBUGCTL), v);
+    return true;
+}
+
+static bool write_canonical(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    (void)vcpu;
+    return canonical(v) && wrmsr_safe(msr, v);
+}
+
+static bool read_base(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    (void)vcpu;
+    *v = msr == 0xc0000100 ? vmread(F(GUEST_FS_BASE)) : vmread(F(GUEST_GS_BASE));
+    return true;
+}
+
+static bool write_base(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    (void)vcpu;
+    if (!canonical(v))
+        return false;
+    if (msr == 0xc0000100)
+        vmwrite(F(GUEST_FS_BASE), v);
+    else
+        vmwrite(F(GUEST_GS_BASE), v);
+    return true;
+}
+
+static bool read_sysenter(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    (void)vcpu;
+    *v = msr == 0x174   ? vmread(F(GUEST_SYSENTER_CS))
+         : msr == 0x175 ? vmread(F(GUEST_SYSENTER_ESP))
+                        : vmread(F(GUEST_SYSENTER_EIP));
+    return true;
+}
+
+static bool write_sysenter(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    (void)vcpu;
+    if (msr == 0x174) {
+        vmwrite(F(GUEST_SYSENTER_CS), (u32)v);
+        return true;
+    }
+    if (!canonical(v))
+        return false;
+    if (msr == 0x175)
+        vmwrite(F(GUEST_SYSENTER_ESP), v);
+    else
+        vmwrite(F(GUEST_SYSENTER_EIP), v);
+    return true;
+}
+
+static bool has_rdtscp(struct vcpu *vcpu)
+{
+    return vcpu->vm->cpuid.ext[1].edx & BIT(27);
+}
+
+static bool read_tsc_aux(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    return has_rdtscp(vcpu) && rdmsr_safe(msr, v);
+}
+
+static bool write_tsc_aux(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    return has_rdtscp(vcpu) && !(v >> 32) && wrmsr_safe(msr, v);
+}
+
+static bool read_xss(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    return vcpu->vm->cpuid.xsaves && rdmsr_safe(msr, v);
+}
+
+static bool write_xss(struct vcpu *vcpu, u32 msr, u64 v)
+{
+    return vcpu->vm->cpuid.xsaves && !(v & ~vcpu->vm->cpuid.xss) && wrmsr_safe(msr, v);
+}
+
+static bool read_vmx_cap(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    bool exists;
+    *v = vmx_caps_msr(&vcpu->vm->caps, msr, &exists);
+    return exists;
+}
+
+// Sorted by number.
+static const struct msr_row table[] = {
+    {0x10, 0x10, read_tsc, write_tsc, false},
+    {0x17, 0x17, read_host, NULL, false}, // IA32_PLATFORM_ID
+    {0x1b, 0x1b, read_apic, write_apic, false},
+    {0x3a, 0x3a, read_feature_control, write_feature_control, false},
+    {0x3b, 0x3b, read_tsc_adjust, write_tsc_adjust, false},
+    {0x79, 0x79, read_zero, write_ignored, false}, // microcode updates are L0's affair
+    {0x8b, 0x8b, read_zero, write_ignored, false},
+    {0xfe, 0xfe, read_mtrr_cap, NULL, false},
+    {0x174, 0x176, read_sysenter, write_sysenter, true},
+    {0x179, 0x179, read_zero, NULL, false},          // IA32_MCG_CAP: no banks
+    {0x17a, 0x17a, read_zero, write_ignored, false}, // IA32_MCG_STATUS
+    {0x1a0, 0x1a0, read_misc_enable, write_misc_enable, false},
+    {0x1d9, 0x1d9, read_debugctl, write_debugctl, false},
+    {0x200, 0x20f, read_mtrr, write_mtrr, false},
+    {0x250, 0x250, read_mtrr, write_mtrr, false},
+    {0x258, 0x259, read_mtrr, write_mtrr, false},
+    {0x268, 0x26f, read_mtrr, write_mtrr, false},
+    {0x277, 0x277, read_pat, write_pat, false},
+    {0x2ff, 0x2ff, read_mtrr, write_mtrr, false},
+    {0x480, 0x491, read_vmx_cap, NULL, false},
+    {0x6e0, 0x6e0, read_apic, write_apic, false},
+    {0x800, 0x8ff, read_apic, write_apic, false},
+    {0xda0, 0xda0, read_xss, write_xss, false},
+    {0xc0000080, 0xc0000080, read_efer, write_efer, false},
+    {0xc0000081, 0xc0000081, read_host, write_host, true},      // STAR
+    {0xc0000082, 0xc0000083, read_host, write_canonical, true}, // LSTAR, CSTAR
+    {0xc0000084, 0xc0000084, read_host, write_host, true},      // FMASK
+    {0xc0000100, 0xc0000101, read_base, write_base, true},
+    {0xc0000102, 0xc0000102, read_host, write_canonical, true}, // KERNEL_GS_BASE
+    {0xc0000103, 0xc0000103, read_tsc_aux, write_tsc_aux, true},
+};
+
+static const struct msr_row *find(u32 msr)
+{
+    unsigned low = 0, high = ARRAY_SIZE(table);
+    while (low < high) {
+        unsigned mid = (low + high) / 2;
+        if (msr > table[mid].last)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < ARRAY_SIZE(table) && msr >= table[low].first ? &table[low] : NULL;
+}
+
+bool vcpu_rdmsr(struct vcpu *vcpu, u32 msr, u64 *value)
+{
+    const struct msr_row *row = find(msr);
+    return row && row->read(vcpu, msr, value);
+}
+
+bool vcpu_wrmsr(struct vcpu *vcpu, u32 msr, u64 value)
+{
+    const struct msr_row *row = find(msr);
+    return row && row->write && row->write(vcpu, msr, value);
+}
+
+void msr_bitmap_init(u8 *page)
+{
+    for (unsigned i = 0; i < PAGE_SIZE; i++)
+        page[i] = 0xff;
+    for (unsigned i = 0; i < ARRAY_SIZE(table); i++)
+        for (u32 msr = table[i].first; table[i].direct && msr <= table[i].last; msr++)
+            msr_bitmap_open(page, msr);
+    // IA32_TSC can be read directly: the offset applies.
+    bitmap_put(page, 0x10, false);
+}
+
+enum run_result exit_rdmsr(struct vcpu *vcpu)
+{
+    u64 v;
+    if (!vcpu_rdmsr(vcpu, (u32)vcpu->gpr[GPR_RCX], &v)) {
+        vcpu_inject_gp(vcpu);
+        return RUN_RESUME;
+    }
+    vcpu->gpr[GPR_RAX] = (u32)v;
+    vcpu->gpr[GPR_RDX] = v >> 32;
+    vcpu_skip(vcpu);
+    return RUN_RESUME;
+}
+
+enum run_result exit_wrmsr(struct vcpu *vcpu)
+{
+    u64 v = vcpu->gpr[GPR_RDX] << 32 | (u32)vcpu->gpr[GPR_RAX];
+    if (vcpu_wrmsr(vcpu, (u32)vcpu->gpr[GPR_RCX], v))
+        vcpu_skip(vcpu);
+    else
+        vcpu_inject_gp(vcpu);
+    return RUN_RESUME;
+}

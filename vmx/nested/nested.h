@@ -1,0 +1,56 @@
+#pragma once
+// Nested VMX: what L1 makes of its virtual VMX, and the running of L2. The parts:
+//   insn.c    VMX instructions of L1
+//   store.c   the vmcs12s of L1, from VMPTRLD to VMCLEAR
+//   entry.c   virtual VM entry: checks, merge into vmcs02, MSR list
+//   merge.c   how each group of fields gets into vmcs02
+//   leave.c   virtual VM exit: vmcs02 to vmcs12, L1's host state
+//   l2.c      exits of L2: who owns them, and L0's own
+//   shadow.c  VMCS shadowing
+// and, pure: vmcs12.c, check.c, policy.c.
+
+#include "vmx/exit.h"
+
+static inline bool nested_in_l2(const struct vcpu *vcpu)
+{
+    return vcpu->in_l2;
+}
+
+// Makes the nested state of a vCPU in its VM's pool. False: no memory.
+bool nested_init(struct vcpu *vcpu);
+
+// Exits of VMX instructions that L1 executes.
+enum run_result nested_vmcall(struct vcpu *vcpu);
+enum run_result nested_vmclear(struct vcpu *vcpu);
+enum run_result nested_vmlaunch(struct vcpu *vcpu);
+enum run_result nested_vmptrld(struct vcpu *vcpu);
+enum run_result nested_vmptrst(struct vcpu *vcpu);
+enum run_result nested_vmread(struct vcpu *vcpu);
+enum run_result nested_vmresume(struct vcpu *vcpu);
+enum run_result nested_vmwrite(struct vcpu *vcpu);
+enum run_result nested_vmxoff(struct vcpu *vcpu);
+enum run_result nested_vmxon(struct vcpu *vcpu);
+enum run_result nested_invept(struct vcpu *vcpu);
+enum run_result nested_invvpid(struct vcpu *vcpu);
+
+// An exit while L2 runs.
+enum run_result nested_exit(struct vcpu *vcpu, u32 reason);
+
+// As vcpu_deliver_events(), for a vCPU that is in L2: events for L1 end L2's turn.
+bool nested_deliver_events(struct vcpu *vcpu);
+
+// Arms the preemption timer of vmcs02, which L0 and L1 share.
+void nested_arm_timer(struct vcpu *vcpu, u64 now);
+
+// Whether values of CR0 and CR4 are possible in VMX operation, if L1 is in it ("Restrictions on VMX
+// Operation").
+bool nested_cr0_ok(struct vcpu *vcpu, u64 value);
+bool nested_cr4_ok(struct vcpu *vcpu, u64 value);
+
+// vcpu->tsc_offset has a new value: L1's TSC moved, and L2's with it.
+void nested_tsc_offset_changed(struct vcpu *vcpu);
+
+// L0's pointer to the page of RAM that L2 sees at `page`, or NULL; and L1's address for one of L2,
+// false where EPT12 has none.
+void *nested_l2_page(struct vcpu *vcpu, ngpa_t page, bool write);
+bool nested_l2_translate(struct vcpu *vcpu, ngpa_t ngpa, gpa_t *gpa);

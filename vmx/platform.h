@@ -1,0 +1,19 @@
+#pragma once
+// The platform that L0 itself runs on, where it departs from the manual. Each departure is a quirk
+// with a name; the rest of L0 asks for the quirk and not for the platform.
+
+#include "libc/types.h"
+
+struct quirks {
+    // A pending external interrupt causes no VM exit while the guest runs with RFLAGS.IF = 0 since
+    // VM entry (Bochs 2.7). The preemption timer is then armed at least every 10 ms.
+    bool lost_interrupt_exits;
+};
+
+extern struct quirks quirks;
+
+// Detects the quirks of the processor at hand.
+void platform_detect(void);
+
+// Whether L0 runs under Bochs (its port 0xE9 answers).
+bool platform_is_bochs(void);

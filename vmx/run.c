@@ -1,0 +1,148 @@
+#include "vmx/run.h"
+
+#include "drivers/cpu.h"
+#include "drivers/tsc.h"
+#include "libc/x86.h"
+#include "vmx/cpu.h"
+#include "vmx/event.h"
+#include "vmx/nested/nested.h"
+#include "vmx/switch.h"
+
+#define QUIRK_PERIOD_NS 10000000
+
+_Static_assert(offsetof(struct vcpu, gpr) == 0, "vmx/enter.asm");
+_Static_assert(offsetof(struct vcpu, vmcs) == 128, "vmx/enter.asm");
+_Static_assert(offsetof(struct vcpu, host_rsp) == 136, "vmx/enter.asm");
+_Static_assert(offsetof(struct vmcs, host_rsp) == 0, "vmx/enter.asm");
+_Static_assert(offsetof(struct vmcs, launched) == 8, "vmx/enter.asm");
+
+// vmx/enter.asm and what it calls.
+enum run_result vmx_run(struct vcpu *vcpu);
+enum run_result vcpu_exit(struct vcpu *vcpu);
+enum run_result vcpu_entry_failed(struct vcpu *vcpu);
+
+void vcpu_update_deadline(struct vcpu *vcpu)
+{
+    struct vm *vm = vcpu->vm;
+    u64 ns = timers_next(&vm->machine.cpu_timers[vcpu->id]);
+    if (vcpu->id == 0)
+        ns = MIN(ns, timers_next(&vm->machine.timers));
+    u64 at = ns == TIMER_NEVER ? ~0ull : tsc_from_ns(ns) + 1;
+    vcpu->deadline = at > ~0ull - vm->tsc_start ? ~0ull : at + vm->tsc_start;
+}
+
+static void run_timers(struct vcpu *vcpu)
+{
+    struct vm *vm = vcpu->vm;
+    u64 now = vm_now_ns(vm);
+    if (timers_next(&vm->machine.cpu_timers[vcpu->id]) <= now)
+        timers_run(&vm->machine.cpu_timers[vcpu->id], now);
+    if (vcpu->id == 0 && timers_next(&vm->machine.timers) <= now) {
+        spin_lock(&vm->device_lock);
+        timers_run(&vm->machine.timers, now);
+        spin_unlock(&vm->device_lock);
+    }
+    vcpu_update_deadline(vcpu);
+}
+
+// What the fast path in prepare() found to need a closer look.
+static enum run_result prepare_slow(struct vcpu *vcpu)
+{
+    u32 work = __atomic_exchange_n(&vcpu->work, 0, __ATOMIC_ACQ_REL);
+    if (work & WORK_STOP || vcpu->vm->state == VM_ENDED)
+        return RUN_STOPPED;
+    if (work & WORK_FLUSH)
+        vmxop_invept(INVEPT_SINGLE, ept_eptp(&vcpu->vm->ept01));
+    bool active = nested_in_l2(vcpu) || work & WORK_NESTED ? nested_deliver_events(vcpu)
+                                                           : vcpu_deliver_events(vcpu);
+    if (vcpu->vm->state == VM_ENDED)
+        return RUN_STOPPED;
+    return active ? RUN_RESUME : RUN_HALTED;
+}
+
+static void arm_preemption_timer(struct vcpu *vcpu, u64 now)
+{
+    u64 until = MIN(vcpu->deadline, vcpu->slice_end);
+    u64 ticks = until > now ? (until - now) >> vmx.timer_shift : 0;
+    vmwrite(F(PREEMPTION_TIMER), MIN(ticks, 0xffffffffull));
+}
+
+// Everything between the end of an exit's handling and the VM entry.
+static inline enum run_result prepare(struct vcpu *vcpu)
+{
+    u64 now = rdtsc();
+    if (UNLIKELY(now >= vcpu->deadline))
+        run_timers(vcpu);
+    if (UNLIKELY(__atomic_load_n(&vcpu->work, __ATOMIC_ACQUIRE) ||
+                 vlapic_wants_attention(vcpu->lapic) || vcpu->activity != VCPU_ACTIVE)) {
+        enum run_result r = prepare_slow(vcpu);
+        if (r != RUN_RESUME)
+            return r;
+    }
+    if (UNLIKELY(now >= vcpu->slice_end))
+        return RUN_PREEMPTED;
+    if (UNLIKELY(nested_in_l2(vcpu)))
+        nested_arm_timer(vcpu, now);
+    else
+        arm_preemption_timer(vcpu, now);
+    return RUN_RESUME;
+}
+
+enum run_result vcpu_exit(struct vcpu *vcpu)
+{
+    u32 reason = (u32)vmread(F(EXIT_REASON));
+    vcpu->vmcs->launched = true;
+    enum run_result r;
+    if (nested_in_l2(vcpu)) {
+        r = nested_exit(vcpu, reason);
+    } else {
+        if (LIKELY(reason < STAT_REASONS))
+            vcpu->stats.l1[reason]++;
+        r = exit_dispatch(vcpu, reason);
+    }
+    return r == RUN_RESUME ? prepare(vcpu) : r;
+}
+
+// VMLAUNCH or VMRESUME itself failed: L0 put something impossible into the VMCS.
+enum run_result vcpu_entry_failed(struct vcpu *vcpu)
+{
+    vcpu_fail(vcpu, "VM entry failed, VM-instruction error %u",
+              (unsigned)vmread(F(INSTRUCTION_ERROR)));
+    return RUN_STOPPED;
+}
+
+// Brings the state that L0 does not switch at every exit onto this CPU.
+static void become_current(struct vcpu *vcpu)
+{
+    struct cpu *cpu = this_cpu();
+    if (cpu->current != vcpu) {
+        if (cpu->current)
+            switch_save(cpu->current);
+        switch_load(vcpu);
+        cpu->current = vcpu;
+    }
+    vmcs_load(vcpu->vmcs);
+}
+
+enum run_result vcpu_run(struct vcpu *vcpu, u64 slice_end)
+{
+    vcpu->slice_end = slice_end;
+    if (vcpu->vm->state == VM_ENDED)
+        return RUN_STOPPED;
+    become_current(vcpu);
+    vcpu_update_deadline(vcpu);
+    enum run_result r = prepare(vcpu);
+    return r == RUN_RESUME ? vmx_run(vcpu) : r;
+}
+
+u64 vcpu_wake_time(struct vcpu *vcpu)
+{
+    vcpu_update_deadline(vcpu);
+    return vcpu->deadline;
+}
+
+bool vcpu_has_work(struct vcpu *vcpu)
+{
+    return __atomic_load_n(&vcpu->work, __ATOMIC_ACQUIRE) || vlapic_wants_attention(vcpu->lapic) ||
+           rdtsc() >= vcpu->deadline;
+}

@@ -1,0 +1,27 @@
+#pragma once
+// Running a vCPU.
+
+#include "vmx/vm.h"
+
+// Makes a VM of RAM `mem` and the budget `pool` runnable: EPT01, CPUID, machine, vCPUs (halted
+// until vcpu_start). The structure lies in zeroed memory of the caller; name, id, ops, mem and pool
+// are set. `params` needs cpus, start_time, debug_exit and RAM sizes. 0, or a message that says
+// what is missing.
+const char *vm_init(struct vm *vm, const struct machine_params *params);
+
+// Power-on state with the registers that a boot protocol wants.
+struct vcpu_start {
+    bool long_mode; // 64-bit code with paging, else 32-bit protected mode without
+    u64 rip, rsp, rax, rbx, rsi;
+    u64 cr3, gdt_base;
+    u16 gdt_limit, code_selector, data_selector;
+};
+void vcpu_start(struct vcpu *vcpu, const struct vcpu_start *start);
+
+// Runs the vCPU on the calling CPU until it halts, its slice (ending at TSC `slice_end`) is over or
+// the VM ends.
+enum run_result vcpu_run(struct vcpu *vcpu, u64 slice_end);
+
+// While it is halted: the TSC at which a timer of it comes due, and whether it has work now.
+u64 vcpu_wake_time(struct vcpu *vcpu);
+bool vcpu_has_work(struct vcpu *vcpu);

@@ -1,0 +1,127 @@
+#pragma once
+// A virtual machine and its virtual CPUs. All state of a VM hangs off these two structures.
+
+#include "drivers/model/machine.h"
+#include "ept/ept.h"
+#include "ept/guestmem.h"
+#include "ept/pool.h"
+#include "libc/lock.h"
+#include "vmx/control.h"
+#include "vmx/cpuid.h"
+#include "vmx/operand.h"
+#include "vmx/stats.h"
+#include "vmx/vmcs.h"
+
+#define VM_MAX_CPUS MACHINE_MAX_CPUS
+
+struct nested;
+struct switched;
+struct vcpu;
+struct vm;
+
+enum vm_state { VM_CREATED, VM_RUNNING, VM_ENDED };
+
+// How a VM ended.
+enum vm_end { VM_END_POWER_OFF, VM_END_RESET, VM_END_DEBUG_EXIT, VM_END_FAILED };
+
+// What a VM asks of the layer above.
+struct vm_ops {
+    void (*console)(struct vm *vm, u8 byte); // output of its COM1
+    void (*ended)(struct vm *vm);            // state is VM_ENDED, once
+    void (*wake)(struct vcpu *vcpu);         // work for a vCPU that may run or halt elsewhere
+};
+
+struct vm {
+    char name[32];
+    unsigned id;
+    enum vm_state state;
+    enum vm_end end;
+    u32 end_code;          // of VM_END_DEBUG_EXIT
+    const struct vm_ops *ops;
+
+    struct guest_mem mem;
+    struct pool pool;      // everything that L0 allocates for this VM
+    struct ept ept01;
+    hpa_t msr_bitmap;      // of vmcs01
+    struct cpuid_table cpuid;
+    struct vmx_caps caps;  // what L1 sees
+    unsigned phys_bits;
+
+    struct machine machine;
+    struct spinlock device_lock; // machine, but for a vCPU's own local APIC
+    u64 tsc_start;         // host TSC at the VM's time 0
+
+    unsigned cpus;
+    struct vcpu *vcpu[VM_MAX_CPUS];
+};
+
+// Bits of vcpu.work: reasons to look closer before the next VM entry. Set by anyone, atomically.
+#define WORK_EVENTS BIT(0) // an exception waits, or the interrupt state changed
+#define WORK_STOP   BIT(1) // leave the run loop: the VM ended or somebody else's turn
+#define WORK_FLUSH  BIT(2) // EPT01 changed: INVEPT
+#define WORK_NESTED BIT(3) // vmx/nested has something to do
+
+// What a vCPU does when it does not execute instructions.
+enum vcpu_activity { VCPU_ACTIVE, VCPU_HALTED, VCPU_SHUTDOWN, VCPU_WAIT_SIPI };
+
+// An event on its way into the guest, in the layout of the VM-entry fields.
+struct pending_event {
+    u32 info; // bit 31: valid
+    u32 error;
+    u32 length;
+};
+
+// Why vmx_run() came back.
+enum run_result {
+    RUN_RESUME,    // internal: go on
+    RUN_HALTED,    // nothing to do before the next deadline or a wake-up
+    RUN_PREEMPTED, // the time slice is over
+    RUN_STOPPED,   // the VM ended
+};
+
+struct vcpu {
+    u64 gpr[GPR_COUNT];  // RSP is in the VMCS. First three: offsets known to vmx/enter.asm
+    struct vmcs *vmcs;   // the current one: &vmcs01 or a vmcs02
+    u64 host_rsp;
+    struct vm *vm;
+    unsigned id;
+    u32 work;
+
+    u64 slice_end;       // TSC
+    u64 deadline;        // TSC of the next timer of the VM or the vCPU, as last computed
+
+    enum vcpu_activity activity;
+    struct pending_event event; // exception or re-injected event for the next entry
+    u64 tsc_offset;      // of L1
+    u64 tsc_adjust;      // IA32_TSC_ADJUST
+    u64 feature_control; // IA32_FEATURE_CONTROL
+    u64 misc_enable;     // IA32_MISC_ENABLE
+    u64 mtrr[28];        // vmx/msr.c
+    struct vmcs vmcs01;
+    struct nested *nested;
+    bool in_l2;
+    struct vlapic *lapic;
+    hpa_t apic_page;
+    u16 vpid;
+    u64 ept_version;     // of EPT01 that this CPU has flushed for
+    struct switched *saved; // registers that stay in the processor until another vCPU runs
+    struct stats stats;
+};
+
+// Notes work for `vcpu` and wakes it.
+void vcpu_kick(struct vcpu *vcpu, u32 work);
+
+static inline void vcpu_note(struct vcpu *vcpu, u32 work)
+{
+    __atomic_or_fetch(&vcpu->work, work, __ATOMIC_RELEASE);
+}
+
+// The VM ends, for a reason of its own (`fmt` says which, NULL: a normal end).
+void vm_end(struct vm *vm, enum vm_end end, u32 code);
+
+// The VM did what no real machine survives: dump of `vcpu`, and VM_END_FAILED. L0 goes on.
+void vcpu_fail(struct vcpu *vcpu, const char *fmt, ...) PRINTF(2, 3);
+void vcpu_dump(struct vcpu *vcpu);
+
+// VM time in ns, and conversions.
+u64 vm_now_ns(const struct vm *vm);

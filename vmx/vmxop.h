@@ -1,0 +1,82 @@
+#pragma once
+// The VMX instructions, and nothing else executes one. L0 checks what it passes, so that a failure
+// of VMREAD or VMWRITE is a bug of L0; the others report.
+
+#include "libc/addr.h"
+#include "libc/log.h"
+#include "vmx/field.h"
+
+// 0, or 1 if the instruction failed (VMfailInvalid or VMfailValid).
+#define VMX_MEM_OP(name, insn)                                                                     \
+    static inline bool name(hpa_t region)                                                          \
+    {                                                                                              \
+        bool fail;                                                                                 \
+        asm volatile(insn " %1" : "=@ccbe"(fail) : "m"(region.v) : "memory");                      \
+        return !fail;                                                                              \
+    }
+VMX_MEM_OP(vmxop_on, "vmxon")
+VMX_MEM_OP(vmxop_clear, "vmclear")
+VMX_MEM_OP(vmxop_ptrld, "vmptrld")
+#undef VMX_MEM_OP
+
+static inline void vmxop_off(void)
+{
+    asm volatile("vmxoff" ::: "memory", "cc");
+}
+
+// The value of a field of the current VMCS.
+static inline u64 vmread(vmcs_field_t f)
+{
+    u64 v;
+    asm volatile("vmread %1, %0" : "=r"(v) : "r"((u64)vmcs_encoding[f.i]) : "cc");
+    return v;
+}
+
+static inline void vmwrite(vmcs_field_t f, u64 v)
+{
+    asm volatile("vmwrite %1, %0" ::"r"((u64)vmcs_encoding[f.i]), "rm"(v) : "cc", "memory");
+}
+
+// As above, for a field that this processor may lack: false if it does.
+static inline bool vmread_safe(vmcs_field_t f, u64 *v)
+{
+    bool fail;
+    *v = 0;
+    asm volatile("vmread %2, %1"
+                 : "=@ccbe"(fail), "+r"(*v)
+                 : "r"((u64)vmcs_encoding[f.i]));
+    return !fail;
+}
+
+static inline bool vmwrite_safe(vmcs_field_t f, u64 v)
+{
+    bool fail;
+    asm volatile("vmwrite %2, %1"
+                 : "=@ccbe"(fail)
+                 : "r"((u64)vmcs_encoding[f.i]), "r"(v)
+                 : "memory");
+    return !fail;
+}
+
+enum invept_type { INVEPT_SINGLE = 1, INVEPT_ALL };
+enum invvpid_type { INVVPID_ADDRESS, INVVPID_SINGLE, INVVPID_ALL, INVVPID_SINGLE_BUT_GLOBAL };
+
+static inline bool vmxop_invept(enum invept_type type, u64 eptp)
+{
+    struct {
+        u64 eptp, reserved;
+    } d = {eptp, 0};
+    bool fail;
+    asm volatile("invept %1, %2" : "=@ccbe"(fail) : "m"(d), "r"((u64)type) : "memory");
+    return !fail;
+}
+
+static inline bool vmxop_invvpid(enum invvpid_type type, u16 vpid, u64 linear)
+{
+    struct {
+        u64 vpid, linear;
+    } d = {vpid, linear};
+    bool fail;
+    asm volatile("invvpid %1, %2" : "=@ccbe"(fail) : "m"(d), "r"((u64)type) : "memory");
+    return !fail;
+}
