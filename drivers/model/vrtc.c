@@ -426,7 +426,6 @@ void vrtc_init(struct vrtc *rtc, const struct vrtc_params *params, const struct 
     rtc->cmos[REG_A] = 0x26;
     rtc->cmos[REG_B] = B_24H;
     rtc->cmos[REG_D] = D_VALID;
-    rtc->cmos[SECONDS_ALARM] = rtc->cmos[MINUTES_ALARM] = rtc->cmos[HOURS_ALARM] = 0;
     rtc->cmos[0x14] = 0x06; // equipment: a mouse port and a coprocessor, no floppy disk
     put_memory(rtc, params);
     timer_init(&rtc->second, timers, fire_second);

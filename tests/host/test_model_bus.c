@@ -134,6 +134,11 @@ TEST(mmio_dispatch)
     CHECK_EQ(mmio_read(&bus, GPA(0x1010), 2), 0x7788);
     CHECK_EQ(a.offset, 0x10);
     CHECK_EQ(mmio_read(&bus, GPA(0x1ffe), 4), 0xffffffff); // across two devices
+    mmio_read(&bus, GPA(0x2000), 8);
+    mmio_read(&bus, GPA(0x1000), 8);
+    CHECK_EQ(a.size, 8);
+    CHECK_EQ(a.offset, 0);
+    CHECK_EQ(b.size, 8);
     mmio_write(&bus, GPA(0x2ff8), 8, ~0ull);
     CHECK_EQ(b.offset, 0xff8);
     CHECK_EQ(b.value, ~0ull);

@@ -169,6 +169,8 @@ TEST(x2apic_identity)
     CHECK_EQ(v, 3);
     CHECK(vlapic_read_msr(&lapics[3], 0x80d, &v));
     CHECK_EQ(v, 8);
+    post(0x50);
+    CHECK_EQ(rdx(VLAPIC_IRR + 0x20), 1u << 16); // what was posted shows
 }
 
 TEST(apic_base_transitions)
@@ -403,10 +405,16 @@ TEST(software_disable)
     apics_setup(1, false);
     post(0x70);
     wr(VLAPIC_LVT_LINT0, 0x700);
+    wr(VLAPIC_LVT_ERROR, 0x32);
+    wr(VLAPIC_LVT_TIMER, 0x31);
+    wr(VLAPIC_TIMER_INITIAL, 1000);
     wr(VLAPIC_SVR, 0xff);
     CHECK_EQ(rd(VLAPIC_LVT_LINT0), 0x10700);
     wr(VLAPIC_LVT_LINT0, 0x700);
     CHECK_EQ(rd(VLAPIC_LVT_LINT0), 0x10700); // stays masked
+    CHECK_EQ(rd(VLAPIC_LVT_TIMER), 0x10031);
+    CHECK_EQ(rd(VLAPIC_LVT_ERROR), 0x10032);
+    CHECK_EQ(timers_next(&lapic_timers[0]), TIMER_NEVER);
     CHECK(!post(0x80));
     CHECK_EQ(take(), 0x70); // what was accepted before stays
     CHECK(vlapic_post(l, &(struct vapic_msg){.mode = VAPIC_NMI}));
@@ -420,13 +428,18 @@ TEST(timer_one_shot)
     apics_setup(1, false);
     wr(VLAPIC_LVT_TIMER, 0x30);
     wr(VLAPIC_TIMER_DIVIDE, 0xb); // by 1
-    wr(VLAPIC_TIMER_INITIAL, 1000);
+    world_now = 500;
+    wr(VLAPIC_TIMER_INITIAL, 500);
+    world_now = 1000;
+    wr(VLAPIC_TIMER_INITIAL, 1000); // starts anew
     run(1000 + 400);
     CHECK_EQ(rd(VLAPIC_TIMER_CURRENT), 600);
     run(1000 + 999);
     CHECK_EQ(take(), -1);
     run(1000 + 1000);
     CHECK_EQ(take(), 0x30);
+    wr(VLAPIC_EOI, 0);
+    CHECK_EQ(last_eoi, -1);
     CHECK_EQ(rd(VLAPIC_TIMER_CURRENT), 0);
     CHECK_EQ(timers_next(&lapic_timers[0]), TIMER_NEVER);
     wr(VLAPIC_TIMER_INITIAL, 1000);
@@ -509,7 +522,9 @@ TEST(timer_tsc_deadline)
     CHECK(vlapic_write_msr(l, VLAPIC_MSR_TSC_DEADLINE, 500)); // other mode: no effect
     CHECK(vlapic_read_msr(l, VLAPIC_MSR_TSC_DEADLINE, &v));
     CHECK_EQ(v, 0);
+    CHECK(wrx(VLAPIC_TIMER_INITIAL, 77));
     CHECK(wrx(VLAPIC_LVT_TIMER, 0x40031));
+    CHECK_EQ(rdx(VLAPIC_TIMER_INITIAL), 0); // the other modes' count is gone
     CHECK(vlapic_write_msr(l, VLAPIC_MSR_TSC_DEADLINE, 500));
     CHECK(vlapic_read_msr(l, VLAPIC_MSR_TSC_DEADLINE, &v));
     CHECK_EQ(v, 500);
@@ -558,10 +573,20 @@ TEST(reset_stops_the_timer_and_forgets)
     post(0x44);
     vlapic_pending_vector(l);
     post(0x45);
+    rd(0x10); // an error
+    vlapic_virtual_wire(l);
+    vlapic_set_lint(l, 0, true);
+    CHECK(vlapic_accepts_extint(l));
     vlapic_reset(l);
+    CHECK(!vlapic_wants_attention(l));
+    wr(VLAPIC_ESR, 0);
+    CHECK_EQ(rd(VLAPIC_ESR), 0);
     CHECK_EQ(timers_next(&lapic_timers[0]), TIMER_NEVER);
     CHECK_EQ(vlapic_pending_vector(l), -1);
     CHECK_EQ(rd(VLAPIC_IRR + 0x20), 0);
+    wr(VLAPIC_SVR, 0x1ff);
+    post(0x41);
+    CHECK_EQ(take(), 0x41); // and nothing of before
 }
 
 // --- Pins ---
@@ -628,12 +653,26 @@ TEST(lint0_fixed_level)
     vlapic_set_lint(l, 0, true);
     CHECK_EQ(take(), 0x41);
     CHECK_EQ(rd(VLAPIC_LVT_LINT0), 0xc041); // remote IRR
+    wr(VLAPIC_LVT_LINT0, 0x8041);
+    CHECK_EQ(rd(VLAPIC_LVT_LINT0), 0xc041); // read-only
     wr(VLAPIC_EOI, 0);
     CHECK_EQ(take(), 0x41); // still asserted
     vlapic_set_lint(l, 0, false);
     wr(VLAPIC_EOI, 0);
     CHECK_EQ(take(), -1);
     CHECK_EQ(rd(VLAPIC_LVT_LINT0), 0x8041);
+}
+
+TEST(lint1_init_and_smi)
+{
+    apics_setup(1, false);
+    wr(VLAPIC_LVT_LINT1, 0x200); // there is no SMM
+    vlapic_set_lint(l, 1, true);
+    CHECK_EQ(vlapic_events(l), 0);
+    wr(VLAPIC_LVT_LINT1, 0x500);
+    vlapic_set_lint(l, 1, false);
+    vlapic_set_lint(l, 1, true);
+    CHECK_EQ(vlapic_events(l), VLAPIC_INIT);
 }
 
 TEST(performance_interrupt_masks_itself)
@@ -679,8 +718,11 @@ TEST(ipi_physical_and_shorthands)
     CHECK_EQ(receivers(0xf1), 4);
     icr(0xff, 0x40f1);
     CHECK_EQ(receivers(0xf1), 0xf);
+    icr(4, 0x40f2); // the first that is not there
+    CHECK_EQ(receivers(0xf2), 0);
     icr(0, 0x440f2); // self
     CHECK_EQ(receivers(0xf2), 1);
+    CHECK_EQ(last_eoi, -1);
     icr(0, 0x840f3); // all
     CHECK_EQ(receivers(0xf3), 0xf);
     icr(0, 0xc40f4); // all but self
@@ -820,6 +862,8 @@ TEST(msi_reaches_x2apic_mode)
 TEST(extint_message)
 {
     apics_setup(1, false);
+    CHECK(vlapic_post(l, &(struct vapic_msg){.mode = VAPIC_INIT}));
+    CHECK(vlapic_post(l, &(struct vapic_msg){.mode = VAPIC_STARTUP}));
     CHECK(vlapic_post(l, &(struct vapic_msg){.mode = VAPIC_EXTINT}));
     CHECK(vlapic_accepts_extint(l));
     vlapic_ack_extint(l);

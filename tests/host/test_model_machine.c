@@ -239,6 +239,7 @@ TEST(resets)
     out8(LAYOUT_PORT_RESET, 0x02);
     CHECK_EQ(resets, 0);
     CHECK_EQ(in(LAYOUT_PORT_RESET, 1), 0x02);
+    CHECK_EQ(in(0xcf8, 1), 0xff);
     out8(LAYOUT_PORT_RESET, LAYOUT_RESET_VALUE);
     CHECK_EQ(resets, 1);
     out8(0x64, 0xd1);

@@ -223,6 +223,34 @@ TEST(auto_eoi_and_rotation)
     CHECK(!pic.chip[0].rotate_on_auto_eoi);
 }
 
+TEST(slave_in_auto_eoi_mode)
+{
+    setup();
+    outb(&bus, 0xa0, 0x11);
+    outb(&bus, 0xa1, 0x28);
+    outb(&bus, 0xa1, 0x02);
+    outb(&bus, 0xa1, 0x03);
+    pulse(9);
+    pulse(11);
+    CHECK_EQ(vpic_ack(&pic), 0x29);
+    outb(&bus, 0x20, 0x20); // the slave's second request is a new edge at the master
+    CHECK(intr.level);
+    CHECK_EQ(vpic_ack(&pic), 0x2b);
+}
+
+TEST(level_mode_sees_a_line_that_is_up)
+{
+    setup();
+    pulse(5);
+    CHECK_EQ(vpic_ack(&pic), 0x25);
+    outb(&bus, 0x20, 0x20);
+    CHECK(!intr.level);
+    outb(&bus, 0x4d0, 0x20);
+    CHECK(intr.level);
+    outb(&bus, 0x4d0, 0x20);
+    CHECK(intr.level);
+}
+
 TEST(special_mask_mode)
 {
     setup();
@@ -295,4 +323,7 @@ TEST(lines_out_of_range_are_ignored)
     vpic_set_irq(&pic, 16, true);
     vpic_set_irq(&pic, ~0u, true);
     CHECK(!intr.level);
+    pulse(15);
+    CHECK_EQ(vpic_ack(&pic), 0x2f);
+    CHECK_EQ(isr(0xa0), 0x80);
 }

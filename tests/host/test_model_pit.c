@@ -72,6 +72,11 @@ TEST(mode0_interrupts_once)
     CHECK(!irq.level);
     step(100);
     CHECK_EQ(irq.rises, 2);
+    outb(&bus, 0x40, 100); // without a control word
+    outb(&bus, 0x40, 0);
+    CHECK(!irq.level);
+    step(100);
+    CHECK_EQ(irq.rises, 3);
 }
 
 TEST(mode0_first_byte_stops_the_count)
@@ -125,6 +130,14 @@ TEST(mode2_new_count_waits_for_the_period)
     CHECK_EQ(irq.rises, 2);
     step(1000);
     CHECK_EQ(irq.rises, 12);
+    outb(&bus, 0x40, 50);
+    outb(&bus, 0x40, 0);
+    program(0, 2, 300); // a control word drops the count that waits
+    irq.rises = 0;
+    step(300);
+    CHECK_EQ(irq.rises, 1);
+    step(299);
+    CHECK_EQ(irq.rises, 1);
 }
 
 TEST(late_ticks_coalesce)
@@ -257,6 +270,18 @@ TEST(gate_restarts_mode2)
     CHECK(out(2));
     outb(&bus, 0x61, 1);
     CHECK_EQ(latched(2), 1000);
+    outb(&bus, 0x61, 1); // no edge
+    step(10);
+    CHECK_EQ(latched(2), 990);
+    outb(&bus, 0x61, 1);
+    CHECK_EQ(latched(2), 990);
+    outb(&bus, 0x42, 100);
+    outb(&bus, 0x42, 0);
+    outb(&bus, 0x61, 0);
+    outb(&bus, 0x61, 1); // brings in the count that waits
+    CHECK_EQ(latched(2), 100);
+    step(250);
+    CHECK_EQ(latched(2), 50);
 }
 
 TEST(linux_tsc_calibration)

@@ -209,9 +209,30 @@ TEST(update_interrupt)
     CHECK_EQ(timers_next(&timers), TIMER_NEVER);
 }
 
+TEST(setting_the_time_ends_update_interrupts)
+{
+    setup();
+    wr(11, 0x12);
+    wr(11, 0x92);
+    CHECK_EQ(rd(11), 0x82);
+    CHECK_EQ(timers_next(&timers), TIMER_NEVER);
+}
+
+TEST(a_new_rate_keeps_the_second)
+{
+    setup();
+    world_now = S / 4;
+    wr(10, 0x2a);
+    world_now = S - 1;
+    CHECK_EQ(rd(0), 0x50);
+    world_now = S;
+    CHECK_EQ(rd(0), 0x51);
+}
+
 TEST(flags_without_interrupts)
 {
     setup();
+    CHECK_EQ(rd(12), 0);
     world_now = 3 * S;
     CHECK_EQ(rd(12) & 0x90, 0x10);
     CHECK_EQ(rd(12), 0);
@@ -245,6 +266,12 @@ TEST(periodic_interrupt)
     u64 from = world_now;
     world_run(&timers, timers_next(&timers));
     CHECK(world_now - from <= S / 256 + 1);
+    wr(10, 0x22);
+    rd(12);
+    from = world_now = 200 * S;
+    rd(12);
+    world_run(&timers, timers_next(&timers));
+    CHECK(world_now - from <= S / 128 + 1 && world_now - from > S / 256 + 1);
 }
 
 TEST(alarm)
@@ -265,6 +292,12 @@ TEST(alarm)
     CHECK_EQ(timers_next(&timers), (15 + 60) * S);
     wr(1, 0xff); // every second
     CHECK_EQ(timers_next(&timers), 16 * S);
+    wr(2, rd(2)); // setting the time moves it
+    wr(1, 0x05);
+    wr(3, 0x10);
+    wr(2, 0x09);
+    wr(0, 0x55);
+    CHECK_EQ(timers_next(&timers), (15 + 10) * S);
     wr(3, 0x7a); // never
     CHECK_EQ(timers_next(&timers), TIMER_NEVER);
 }
@@ -301,6 +334,7 @@ TEST(memory_sizes_and_cmos)
     setup();
     CHECK_EQ(rd(0x15) | rd(0x16) << 8, 640);
     CHECK_EQ(rd(0x17) | rd(0x18) << 8, 0xffff);
+    CHECK_EQ(rd(0x30) | rd(0x31) << 8, 0xffff);
     CHECK_EQ(rd(0x34) | rd(0x35) << 8, (512 - 16) * 16);
     CHECK_EQ(rd(0x5b) | rd(0x5c) << 8 | rd(0x5d) << 16, 16384);
     CHECK_EQ(rd(0x5f), 1);

@@ -80,6 +80,8 @@ TEST(receive)
     CHECK(!vuart_receive(&uart, 16));
     CHECK_EQ(rd(0), 0);
     CHECK(vuart_receive(&uart, 16));
+    wr(2, 0x81);
+    CHECK_EQ(rd(5), 0x61); // another trigger level keeps the bytes
     wr(2, 0x03);
     CHECK_EQ(rd(5), 0x60);
     wr(2, 0);
