@@ -100,7 +100,7 @@ static struct ept02_table *new_table(struct ept02_cache *cache, struct ept02_tre
         .parent = parent,
         .entry = entry,
         .source = source,
-        .snapshot = source ? pool_page(&cache->pool) : NULL,
+        .snapshot = source ? pool_page_dirty(&cache->pool) : NULL,
         .gpa12 = gpa12,
         .level = (u8)(parent ? parent->level - 1u : EPT_ROOT_LEVEL),
         .slot = (u16)slot,
@@ -212,32 +212,9 @@ static struct ept02_tree *new_tree(struct ept02_cache *cache, u64 eptp12)
     // A/D flags as L1 has them: with them, accesses to L2's page tables are judged as writes.
     tree->eptp02 = ptr_phys(tree->root->entry).v | EPTP_TYPE(MT_WB) | EPTP_LEVELS(EPT_ROOT_LEVEL) |
                    (eptp12 & EPTP_AD);
-    // The page may have been the root of an evicted tree on another processor that ran the vCPU.
+    // The processor may know the page as a root from before this cache had it.
     tree->flush_due = true;
     return tree;
-}
-
-struct ept02_tree *ept02_find(struct ept02_cache *cache, u64 eptp12)
-{
-    struct ept02_tree *tree = NULL;
-    for (unsigned i = 0; i < cache->trees && !tree; i++)
-        if (cache->tree[i].root && cache->tree[i].eptp12 == eptp12)
-            tree = &cache->tree[i];
-    if (!tree)
-        tree = new_tree(cache, eptp12);
-    tree->used = ++cache->clock;
-    cache->current = tree;
-    return tree;
-}
-
-void ept02_drop_all(struct ept02_cache *cache)
-{
-    for (unsigned i = 0; i < cache->trees; i++) {
-        struct ept02_table *root = cache->tree[i].root;
-        for (unsigned slot = 0; root && slot < EPT_ENTRIES; slot++)
-            if (ept_present(root->entry[slot]))
-                drop_entry(cache, root, slot);
-    }
 }
 
 // ---- INVEPT by L1
@@ -277,7 +254,7 @@ static void entry_changed(struct ept02_cache *cache, struct ept02_table *t, unsi
     }
 }
 
-static bool word_unchanged(const u64 *source, const u64 *snapshot)
+static bool dense_unchanged(const u64 *source, const u64 *snapshot)
 {
     u64 change = 0;
 #pragma GCC unroll 8
@@ -286,52 +263,98 @@ static bool word_unchanged(const u64 *source, const u64 *snapshot)
     return !change;
 }
 
-static void revalidate_word(struct ept02_cache *cache, struct ept02_table *t, unsigned first)
+// The common case of an INVEPT, so it has to be short.
+static inline bool unchanged(const struct ept02_table *t)
 {
-    u64 left = t->present[first / 64];
-    if (left == ~0ull && word_unchanged(t->source + first, t->snapshot + first))
-        return;
-    for (; left; left &= left - 1) {
-        unsigned slot = first + bit_lowest(left);
-        u64 now = ept12_read(&t->source[slot]);
-        if (UNLIKELY(now != t->snapshot[slot]))
-            entry_changed(cache, t, slot, now);
+    for (unsigned words = t->words; words; words &= words - 1) {
+        unsigned w = bit_lowest(words);
+        u64 left = t->present[w];
+        const u64 *source = t->source + w * 64, *snapshot = t->snapshot + w * 64;
+        if (left == ~0ull && dense_unchanged(source, snapshot))
+            continue;
+        for (; left; left &= left - 1) {
+            unsigned i = bit_lowest(left);
+            if (UNLIKELY(ept12_read(&source[i]) != snapshot[i]))
+                return false;
+        }
     }
+    return true;
+}
+
+static void revalidate_table(struct ept02_cache *cache, struct ept02_table *t)
+{
+    const u64 *source = t->source, *snapshot = t->snapshot;
+    for (unsigned w = 0; w < WORDS; w++) {
+        u64 left = t->present[w];
+        if (left == ~0ull && dense_unchanged(source + w * 64, snapshot + w * 64))
+            continue;
+        for (; left; left &= left - 1) {
+            unsigned slot = w * 64 + bit_lowest(left);
+            u64 now = ept12_read(&source[slot]);
+            if (now != snapshot[slot])
+                entry_changed(cache, t, slot, now);
+        }
+    }
+}
+
+static bool known_clean(struct ept02_cache *cache, struct ept02_table *t)
+{
+    u64 epoch = cache->write_epoch(cache->ctx, t->gpa12);
+    bool clean = epoch == t->epoch;
+    t->epoch = epoch;
+    return clean;
 }
 
 static void revalidate(struct ept02_cache *cache, struct ept02_tree *tree)
 {
+    tree->stale = false;
     // Dropping an entry takes tables out of the list, never the one that it belongs to.
     LIST_FOR(node, &tree->tables)
     {
         struct ept02_table *t = CONTAINER_OF(node, struct ept02_table, node);
-        if (!t->source)
+        if (!t->source || (cache->write_epoch && known_clean(cache, t)))
             continue;
-        if (cache->write_epoch) {
-            u64 epoch = cache->write_epoch(cache->ctx, t->gpa12);
-            if (epoch == t->epoch)
-                continue;
-            t->epoch = epoch;
-        }
-        for (unsigned words = t->words; words; words &= words - 1)
-            revalidate_word(cache, t, bit_lowest(words) * 64);
+        if (UNLIKELY(!unchanged(t)))
+            revalidate_table(cache, t);
     }
 }
 
 void ept02_invept(struct ept02_cache *cache, u64 eptp12)
 {
-    for (unsigned i = 0; i < cache->trees; i++) {
-        struct ept02_tree *tree = &cache->tree[i];
-        if (tree->root && !((tree->eptp12 ^ eptp12) & EPT_ADDR))
-            revalidate(cache, tree);
-    }
+    for (unsigned i = 0; i < cache->trees; i++)
+        if (!((cache->tree[i].eptp12 ^ eptp12) & EPT_ADDR))
+            cache->tree[i].stale = true;
 }
 
 void ept02_invept_all(struct ept02_cache *cache)
 {
     for (unsigned i = 0; i < cache->trees; i++)
-        if (cache->tree[i].root)
-            revalidate(cache, &cache->tree[i]);
+        cache->tree[i].stale = true;
+}
+
+struct ept02_tree *ept02_find(struct ept02_cache *cache, u64 eptp12)
+{
+    struct ept02_tree *tree = NULL;
+    for (unsigned i = 0; i < cache->trees && !tree; i++)
+        if (cache->tree[i].root && cache->tree[i].eptp12 == eptp12)
+            tree = &cache->tree[i];
+    if (!tree)
+        tree = new_tree(cache, eptp12);
+    if (tree->stale)
+        revalidate(cache, tree);
+    tree->used = ++cache->clock;
+    cache->current = tree;
+    return tree;
+}
+
+void ept02_drop_all(struct ept02_cache *cache)
+{
+    for (unsigned i = 0; i < cache->trees; i++) {
+        struct ept02_table *root = cache->tree[i].root;
+        for (unsigned slot = 0; root && slot < EPT_ENTRIES; slot++)
+            if (ept_present(root->entry[slot]))
+                drop_entry(cache, root, slot);
+    }
 }
 
 // ---- Faults
@@ -420,18 +443,16 @@ static void fill_around(struct ept02_cache *cache, struct ept02_table *t, unsign
     }
 }
 
-static void fill(struct ept02_cache *cache, ngpa_t ngpa, const struct walk *walk,
-                 const struct ept_leaf *leaf01)
+// Fills from the table `t` downwards.
+static void fill(struct ept02_cache *cache, struct ept02_table *t, ngpa_t ngpa,
+                 const struct walk *walk, const struct ept_leaf *leaf01)
 {
-    struct ept02_tree *tree = cache->current;
     unsigned level = MIN(walk->level, leaf01->level);
-    make_room(cache, PAGES_A_FAULT, tree);
-    struct ept02_table *t = tree->root;
     while (t->level > level)
         t = step_down(cache, t, ept_index(ngpa.v, t->level), walk);
 
     unsigned slot = ept_index(ngpa.v, level);
-    set_leaf(cache, t, slot, compose(tree, walk->entry[walk->level], leaf01, level));
+    set_leaf(cache, t, slot, compose(t->tree, walk->entry[walk->level], leaf01, level));
     cache->stats.filled++;
     if (!t->source)
         return;
@@ -440,50 +461,77 @@ static void fill(struct ept02_cache *cache, ngpa_t ngpa, const struct walk *walk
         fill_around(cache, t, slot, *leaf01, walk->gpa);
 }
 
-enum ept02_result ept02_fault(struct ept02_cache *cache, struct ept02_fault *fault)
+// The lowest table on the way to `ngpa` that L1 has not changed anything above of: a walk of EPT12
+// can start there, and what stands above it is known to be in order.
+static struct ept02_table *lowest_known(const struct ept02_cache *cache, ngpa_t ngpa, u64 *perms)
 {
-    u64 eptp12 = cache->current->eptp12;
-    struct walk_access access = walk_access(fault->qualification, eptp12);
+    struct ept02_table *t = cache->current->root;
+    *perms = EPT_RWX;
+    for (;;) {
+        unsigned slot = ept_index(ngpa.v, t->level);
+        u64 entry = t->entry[slot];
+        if (!ept_present(entry) || ept_is_leaf(entry, t->level) ||
+            ept12_read(&t->source[slot]) != t->snapshot[slot])
+            return t;
+        struct ept02_table *child = child_of(cache, entry);
+        if (!child->source)
+            return t;
+        *perms &= entry;
+        t = child;
+    }
+}
+
+// Walks EPT12 and EPT01 and fills the translation if both allow the access. EPT02_FILLED too if the
+// walk says that L2 has to try again.
+static enum ept02_result try_fill(struct ept02_cache *cache, ngpa_t ngpa, struct walk_access access,
+                                  struct walk *walk)
+{
+    u64 eptp12 = cache->current->eptp12, perms;
     struct ept_leaf leaf01;
-    struct walk walk;
-    access.pml_full = fault->pml_full;
-    ept12_walk(&cache->ept12, eptp12, fault->ngpa, access, &walk);
-    switch (walk.result) {
+    make_room(cache, PAGES_A_FAULT, cache->current);
+    struct ept02_table *t = lowest_known(cache, ngpa, &perms);
+    ept12_walk(&cache->ept12, eptp12, (struct walk_start){t->level, t->source, perms}, ngpa, access,
+               walk);
+    switch (walk->result) {
     case WALK_OK:
         break;
     case WALK_RETRY:
-        fault->dirtied = false;
         return EPT02_FILLED;
     case WALK_PML_FULL:
         return EPT02_PML_FULL;
     case WALK_VIOLATION:
-        cache->stats.reflected++;
-        fault->qualification = ept12_qualification(fault->qualification, access, &walk);
-        fault->suppress_ve = walk.suppress_ve;
         return EPT02_VIOLATION;
     case WALK_MISCONFIG:
-        cache->stats.reflected++;
         return EPT02_MISCONFIG;
     }
-    fault->gpa = walk.gpa;
-    fault->dirtied = walk.dirtied;
-    if (!ept_lookup(cache->ept01, walk.gpa, &leaf01) || (access.kind & ~leaf01.entry))
+    if (!ept_lookup(cache->ept01, walk->gpa, &leaf01) || (access.kind & ~leaf01.entry))
         return EPT02_MMIO;
-    fill(cache, fault->ngpa, &walk, &leaf01);
+    fill(cache, t, ngpa, walk, &leaf01);
     return EPT02_FILLED;
+}
+
+enum ept02_result ept02_fault(struct ept02_cache *cache, struct ept02_fault *fault)
+{
+    struct walk walk;
+    struct walk_access access = walk_access(fault->qualification, cache->current->eptp12);
+    access.pml_full = fault->pml_full;
+    enum ept02_result result = try_fill(cache, fault->ngpa, access, &walk);
+    if (result == EPT02_VIOLATION) {
+        fault->qualification = ept12_qualification(fault->qualification, access, &walk);
+        fault->suppress_ve = walk.suppress_ve;
+    } else if (result == EPT02_FILLED || result == EPT02_MMIO) {
+        fault->gpa = walk.gpa;
+        fault->dirtied = walk.dirtied;
+    }
+    return result;
 }
 
 void ept02_prefill(struct ept02_cache *cache, ngpa_t ngpa, u64 qualification)
 {
-    u64 eptp12 = cache->current->eptp12;
-    struct walk_access access = walk_access(qualification, eptp12);
-    struct ept_leaf leaf01;
     struct walk walk;
+    struct walk_access access = walk_access(qualification, cache->current->eptp12);
     access.speculative = true;
-    ept12_walk(&cache->ept12, eptp12, ngpa, access, &walk);
-    if (walk.result == WALK_OK && ept_lookup(cache->ept01, walk.gpa, &leaf01) &&
-        !(access.kind & ~leaf01.entry))
-        fill(cache, ngpa, &walk, &leaf01);
+    try_fill(cache, ngpa, access, &walk);
 }
 
 bool ept02_lookup(const struct ept02_tree *tree, ngpa_t ngpa, struct ept_leaf *leaf)

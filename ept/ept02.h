@@ -7,7 +7,8 @@
 //
 // A cache belongs to one virtual CPU, as the caches that it imitates belong to one processor:
 // INVEPT concerns the CPU that executes it, so that nothing here needs a lock, an interrupt to
-// another CPU or a flush of one. The price is one tree for each vCPU that runs the same L2.
+// another CPU or a flush of one. The price is one tree for each vCPU that runs the same L2, and a
+// processor that a vCPU moves to executes INVEPT all-context before it enters L2.
 
 #include "ept/ept.h"
 #include "ept/walk.h"
@@ -20,6 +21,7 @@ struct ept02_table; // an EPT02 table's descriptor
 struct ept02_tree {
     u64 eptp12;               // key
     u64 eptp02;               // for the VMCS and for INVEPT
+    bool stale;               // L1 executed INVEPT: to be compared with EPT12 before L2 runs on
     bool flush_due;           // INVEPT of eptp02 must come before the next VM entry with it
     u64 used;                 // when it became current last
     struct ept02_table *root; // NULL: the slot is free
@@ -28,7 +30,7 @@ struct ept02_tree {
 };
 
 struct ept02_stats {
-    u64 filled, around, reflected, dropped, evicted_tables, evicted_trees;
+    u64 filled, around, dropped, evicted_tables, evicted_trees;
 };
 
 struct ept02_cache {
@@ -63,12 +65,14 @@ bool ept02_init(struct ept02_cache *cache, hpa_t base, u64 pages, const struct e
 
 struct ept02_tree *ept02_find(struct ept02_cache *cache, u64 eptp12);
 
-// The tree for EPTP12 (valid by the VM-entry checks), which becomes the current one. The pointer is
-// good until the next call with another EPTP12.
+// The tree for EPTP12 (valid by the VM-entry checks), which becomes the current one, revalidated if
+// L1 executed INVEPT. To be called before each entry into L2; what it leaves in `flush_due` and
+// `eptp02` is for that entry. The pointer is good until the next call with another EPTP12.
 static inline struct ept02_tree *ept02_get(struct ept02_cache *cache, u64 eptp12)
 {
-    if (LIKELY(cache->current && cache->current->eptp12 == eptp12))
-        return cache->current;
+    struct ept02_tree *tree = cache->current;
+    if (LIKELY(tree && tree->eptp12 == eptp12 && !tree->stale))
+        return tree;
     return ept02_find(cache, eptp12);
 }
 
@@ -85,7 +89,7 @@ struct ept02_fault {
     ngpa_t ngpa;
     u64 qualification; // in: the processor's; out: what L1 is told
     bool pml_full;     // L1 logs and its log has no room
-    gpa_t gpa;         // out, for EPT02_FILLED and EPT02_MMIO
+    gpa_t gpa;         // out, for EPT02_MMIO: the address that L2 reaches in L1's space
     bool suppress_ve;  // out, for EPT02_VIOLATION
     bool dirtied;      // out, for EPT02_FILLED and EPT02_MMIO: a dirty flag was set, to be logged
 };
@@ -97,8 +101,8 @@ enum ept02_result ept02_fault(struct ept02_cache *cache, struct ept02_fault *fau
 // Sets no flag in EPT12 and does nothing if the access would not simply succeed.
 void ept02_prefill(struct ept02_cache *cache, ngpa_t ngpa, u64 qualification);
 
-// L1 executed INVEPT: single-context for `eptp12` (all trees with that root), or all-context.
-// INVVPID concerns nothing here.
+// L1 executed INVEPT: single-context for `eptp12` (all trees with that root), or all-context. The
+// work is done when such a tree is wanted next. INVVPID concerns nothing here.
 void ept02_invept(struct ept02_cache *cache, u64 eptp12);
 void ept02_invept_all(struct ept02_cache *cache);
 

@@ -2,8 +2,8 @@
 // Walk of ordinary guest page tables (32-bit, PAE, 4-level), for L0's own accesses to a guest's
 // linear addresses: operands of VMX instructions, instructions to decode. "Paging" in volume 3.
 //
-// The guest may be an L1 or an L2. Physical addresses are the guest's own, here called gpa_t; for an
-// L2 the `page` callback takes them for ngpa and goes through EPT12.
+// The guest may be an L1 or an L2. Physical addresses are the guest's own, here called gpa_t; for
+// an L2 the `page` callback takes them for ngpa and goes through EPT12.
 
 #include "libc/addr.h"
 
@@ -13,7 +13,8 @@ struct guest_paging {
     u8 maxphyaddr; // of the guest
     bool large_1g; // the guest's CPUID has 1 GiB pages
 
-    // L0's pointer to a whole page of the guest's RAM, or NULL. `write` says what it is wanted for.
+    // L0's pointer to a whole page of the guest's RAM, or NULL. `write`: L0 is going to write
+    // there.
     void *(*page)(void *ctx, gpa_t page, bool write);
     void *ctx;
 };
@@ -40,7 +41,8 @@ enum guestpt_result guestpt_translate(const struct guest_paging *pg, u64 linear,
                                       gpa_t *gpa, struct guestpt_fault *fault);
 
 // Copies between L0 and the guest's linear memory, across page boundaries. A write changes nothing
-// unless all of it can be written. Addresses wrap at 4 GiB outside 64-bit mode.
+// unless all of it can be written, and is at most PAGE_SIZE long. Addresses wrap at 4 GiB unless
+// EFER.LMA is set.
 enum guestpt_result guest_linear_read(const struct guest_paging *pg, u64 linear, void *buf, u64 len,
                                       unsigned access, struct guestpt_fault *fault);
 enum guestpt_result guest_linear_write(const struct guest_paging *pg, u64 linear, const void *buf,

@@ -20,13 +20,19 @@ static void *take(struct pool *pool)
     return phys_ptr(HPA(pool->base.v + pool->fresh++ * PAGE_SIZE));
 }
 
-void *pool_page(struct pool *pool)
+void *pool_page_dirty(struct pool *pool)
 {
     spin_lock(&pool->lock);
     void *page = take(pool);
     if (page && ++pool->used > pool->peak)
         pool->peak = pool->used;
     spin_unlock(&pool->lock);
+    return page;
+}
+
+void *pool_page(struct pool *pool)
+{
+    void *page = pool_page_dirty(pool);
     if (page)
         memset(page, 0, PAGE_SIZE);
     return page;

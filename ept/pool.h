@@ -26,5 +26,9 @@ void pool_init(struct pool *pool, hpa_t base, u64 pages);
 // or refuses in the architecture's own way.
 void *pool_page(struct pool *pool);
 
+// The same with whatever its last user left there: for L0's own records, never for what a processor
+// or a guest reads.
+void *pool_page_dirty(struct pool *pool);
+
 // Returns a page. It must be in no structure that the processor may still walk.
 void pool_return(struct pool *pool, void *page);

@@ -44,14 +44,18 @@ u64 ept12_qualification(u64 hardware, struct walk_access access, const struct wa
            walk->perms << EPT_QUAL_PERM_SHIFT;
 }
 
-// Reads the entries from the root to the leaf, or to the one that ends the walk.
-static enum walk_result read_entries(const struct ept12 *ept, u64 eptp12, ngpa_t ngpa,
+struct walk_start walk_from_root(const struct ept12 *ept, u64 eptp12)
+{
+    return (struct walk_start){EPT_ROOT_LEVEL, ept12_table(ept, eptp12), EPT_RWX};
+}
+
+// Reads the entries down to the leaf, or to the one that ends the walk.
+static enum walk_result read_entries(const struct ept12 *ept, struct walk_start start, ngpa_t ngpa,
                                      struct walk *walk)
 {
-    u64 next = eptp12;
-    walk->perms = EPT_RWX;
-    for (unsigned level = EPT_ROOT_LEVEL;; level--) {
-        u64 *table = ept12_table(ept, next);
+    u64 *table = start.table;
+    walk->perms = start.perms;
+    for (unsigned level = start.level;; level--) {
         u64 entry = table ? ept12_read(&table[ept_index(ngpa.v, level)]) : ~0ull;
         walk->level = level;
         walk->table[level] = table;
@@ -66,7 +70,7 @@ static enum walk_result read_entries(const struct ept12 *ept, u64 eptp12, ngpa_t
             return WALK_MISCONFIG;
         if (ept_is_leaf(entry, level))
             break;
-        next = entry;
+        table = ept12_table(ept, entry);
     }
     u64 offset = ngpa.v & (ept_span(walk->level) - 1);
     walk->gpa = GPA((walk->entry[walk->level] & EPT_ADDR) + offset);
@@ -86,9 +90,10 @@ static bool set_flags(struct walk *walk, ngpa_t ngpa, unsigned level, u64 flags)
 }
 
 // "Accessed and Dirty Flags for EPT": accessed in every entry used, dirty in the leaf of a write.
-static enum walk_result use_entries(struct walk *walk, ngpa_t ngpa, struct walk_access access)
+static enum walk_result use_entries(struct walk *walk, unsigned first, ngpa_t ngpa,
+                                    struct walk_access access)
 {
-    for (unsigned level = EPT_ROOT_LEVEL; level >= walk->level; level--) {
+    for (unsigned level = first; level >= walk->level; level--) {
         bool dirty = level == walk->level && (access.kind & EPT_W);
         u64 missing = (EPT_A | (dirty ? EPT_D : 0)) & ~walk->entry[level];
         if (!missing)
@@ -104,19 +109,19 @@ static enum walk_result use_entries(struct walk *walk, ngpa_t ngpa, struct walk_
     return WALK_OK;
 }
 
-static enum walk_result walk_once(const struct ept12 *ept, u64 eptp12, ngpa_t ngpa,
-                                  struct walk_access access, struct walk *walk)
+static enum walk_result walk_once(const struct ept12 *ept, u64 eptp12, struct walk_start start,
+                                  ngpa_t ngpa, struct walk_access access, struct walk *walk)
 {
-    enum walk_result result = read_entries(ept, eptp12, ngpa, walk);
+    enum walk_result result = read_entries(ept, start, ngpa, walk);
     if (result != WALK_OK)
         return result;
     if (access.kind & ~walk->perms)
         return WALK_VIOLATION;
-    return eptp12 & EPTP_AD ? use_entries(walk, ngpa, access) : WALK_OK;
+    return eptp12 & EPTP_AD ? use_entries(walk, start.level, ngpa, access) : WALK_OK;
 }
 
-void ept12_walk(const struct ept12 *ept, u64 eptp12, ngpa_t ngpa, struct walk_access access,
-                struct walk *walk)
+void ept12_walk(const struct ept12 *ept, u64 eptp12, struct walk_start start, ngpa_t ngpa,
+                struct walk_access access, struct walk *walk)
 {
     walk->dirtied = false;
     if (ngpa.v >> EPT_WIDTH) { // "EPT Violations": a walk of four levels translates 48 bits
@@ -126,7 +131,7 @@ void ept12_walk(const struct ept12 *ept, u64 eptp12, ngpa_t ngpa, struct walk_ac
         return;
     }
     for (unsigned i = 0; i < WALK_TRIES; i++) {
-        walk->result = walk_once(ept, eptp12, ngpa, access, walk);
+        walk->result = walk_once(ept, eptp12, start, ngpa, access, walk);
         if (walk->result != WALK_RETRY || access.speculative)
             return;
     }

@@ -27,6 +27,14 @@ struct walk_access {
     bool speculative; // L2 did not make the access: WALK_RETRY rather than set a flag
 };
 
+// Where a walk starts: at the root, or below entries that the caller has read and judged before, as
+// a processor does whose paging-structure caches know them.
+struct walk_start {
+    unsigned level; // of `table`
+    u64 *table;     // as L0 sees it, NULL outside L1's RAM
+    u64 perms;      // intersection over the levels above
+};
+
 struct walk {
     enum walk_result result;
     unsigned level;                 // of the last entry that was read; of the leaf if WALK_OK
@@ -42,10 +50,12 @@ struct walk {
 // to guest paging structures count as writes ("Accessed and Dirty Flags for EPT").
 struct walk_access walk_access(u64 qualification, u64 eptp12);
 
+struct walk_start walk_from_root(const struct ept12 *ept, u64 eptp12);
+
 // Translates `ngpa` by EPTP12 (valid by the VM-entry checks). If the access is allowed and bit 6 of
 // EPTP12 is set, sets accessed and dirty flags in guest memory.
-void ept12_walk(const struct ept12 *ept, u64 eptp12, ngpa_t ngpa, struct walk_access access,
-                struct walk *walk);
+void ept12_walk(const struct ept12 *ept, u64 eptp12, struct walk_start start, ngpa_t ngpa,
+                struct walk_access access, struct walk *walk);
 
 // The table at `table` (bits 51:12 count) as L0 sees it, or NULL outside L1's RAM.
 u64 *ept12_table(const struct ept12 *ept, u64 table);

@@ -16,6 +16,7 @@ static enum ept02_result fault(u64 ngpa, u64 qualification)
 static u64 mapped(u64 ngpa)
 {
     struct ept_leaf leaf;
+    ept02_get(&w.cache, w.cache.current->eptp12);
     return ept02_lookup(w.cache.current, NGPA(ngpa), &leaf) ? leaf.hpa.v | (leaf.entry & 7) : 0;
 }
 
@@ -23,6 +24,12 @@ static void flush(void)
 {
     world_invept(&w, w.cache.current->eptp02);
     ept02_flushed(&w.cache, w.cache.current);
+}
+
+static void invept(void)
+{
+    ept02_invept(&w.cache, w.cache.current->eptp12);
+    ept02_get(&w.cache, w.cache.current->eptp12);
 }
 
 // Tables 0 to 3 make a path to 512 pages of 4 KiB at ngpa 0.
@@ -55,7 +62,7 @@ TEST(current_tree_is_kept)
     CHECK(ept02_get(&w.cache, w.eptp12[0]) == tree);
     CHECK(!tree->flush_due);
     CHECK(ept02_get(&w.cache, w.eptp12[2]) != tree);
-    CHECK(w.cache.current->flush_due); // its root may have been another tree's
+    CHECK(w.cache.current->flush_due); // its root may be a root known from before
     CHECK(ept02_get(&w.cache, w.eptp12[0]) == tree);
 }
 
@@ -65,10 +72,10 @@ TEST(invept_refaults_what_changed_only)
     for (unsigned i = 0; i < 512; i++)
         CHECK_EQ(fault(i * PAGE_SIZE, READ), EPT02_FILLED);
     CHECK(!w.cache.current->flush_due);
-    ept02_invept(&w.cache, w.eptp12[0]);
+    invept();
     CHECK(!w.cache.current->flush_due);
     *world_entry(&w, 3, 77) = 0;
-    ept02_invept(&w.cache, w.eptp12[0]);
+    invept();
     CHECK(w.cache.current->flush_due);
     for (unsigned i = 0; i < 512; i++)
         CHECK_EQ(mapped(i * PAGE_SIZE), i == 77 ? 0 : (64 * MIB + i * PAGE_SIZE) | EPT_RWX);
@@ -82,7 +89,7 @@ TEST(invept_of_an_upper_entry)
         fault(i * PAGE_SIZE, READ);
     u64 used = w.cache.pool.used;
     *world_entry(&w, 1, 0) = 0;
-    ept02_invept(&w.cache, w.eptp12[0]);
+    invept();
     CHECK(w.cache.current->flush_due);
     CHECK_EQ(mapped(0), 0);
     CHECK_EQ(w.cache.pool.used, used); // the processor may still walk them
@@ -95,7 +102,7 @@ TEST(invept_cuts_permissions_in_place)
     leaf_world(100, 2, 0);
     fault(0, READ);
     *world_entry(&w, 3, 0) &= ~EPT_W;
-    ept02_invept(&w.cache, w.eptp12[0]);
+    invept();
     CHECK(w.cache.current->flush_due);
     CHECK_EQ(mapped(0), 64 * MIB | EPT_R | EPT_X);
     CHECK_EQ(w.cache.stats.dropped, 0);
@@ -129,10 +136,10 @@ TEST(dirty_flag_is_emulated)
     CHECK_EQ(mapped(0), 64 * MIB | EPT_RWX);
     CHECK_EQ(*world_entry(&w, 3, 0) & (EPT_A | EPT_D), EPT_A | EPT_D);
     *world_entry(&w, 3, 0) &= ~EPT_D;
-    ept02_invept(&w.cache, w.cache.current->eptp12);
+    invept();
     CHECK_EQ(mapped(0), 64 * MIB | EPT_R | EPT_X); // reads do not fault again
     *world_entry(&w, 3, 0) &= ~EPT_A;
-    ept02_invept(&w.cache, w.cache.current->eptp12);
+    invept();
     CHECK_EQ(mapped(0), 0);
 }
 
@@ -153,7 +160,7 @@ TEST(other_cpus_flags_end_nothing)
     leaf_world(100, 1, EPTP_AD);
     fault(0, READ);
     *world_entry(&w, 3, 0) |= EPT_D | BIT(57);
-    ept02_invept(&w.cache, w.cache.current->eptp12);
+    invept();
     CHECK_EQ(mapped(0), 64 * MIB | EPT_R | EPT_X);
     CHECK(!w.cache.current->flush_due);
 }
@@ -184,7 +191,7 @@ TEST(largest_page_of_both)
     CHECK_EQ(fault(GIB + 3 * MIB, READ), EPT02_MMIO);
     // The large page goes, and what it was split into with it.
     *world_entry(&w, 2, 1) = 0;
-    ept02_invept(&w.cache, w.eptp12[0]);
+    invept();
     CHECK(!ept02_lookup(w.cache.current, NGPA(GIB + 2 * MIB + 0x3456), &leaf));
 }
 
@@ -200,7 +207,7 @@ TEST(dirty_flag_of_a_split_page)
     CHECK_EQ(mapped(0x20000), (16 * MIB + 0x25000) | EPT_R | EPT_X);
     CHECK_EQ(mapped(0x21000), (16 * MIB + 0x26000) | EPT_RWX);
     *world_entry(&w, 2, 0) &= ~EPT_D;
-    ept02_invept(&w.cache, w.eptp12[1]);
+    invept();
     CHECK_EQ(mapped(0x21000) & EPT_W, 0);
 }
 
@@ -301,12 +308,12 @@ TEST(tables_known_clean_are_skipped)
     w.cache.write_epoch = epoch_of;
     epoch = 1;
     fault(0, READ);
-    ept02_invept(&w.cache, w.eptp12[0]);
+    invept();
     *world_entry(&w, 3, 0) = 0;
-    ept02_invept(&w.cache, w.eptp12[0]);
+    invept();
     CHECK_EQ(mapped(0), 64 * MIB | EPT_RWX); // the hook says that nobody wrote
     epoch = 2;
-    ept02_invept(&w.cache, w.eptp12[0]);
+    invept();
     CHECK_EQ(mapped(0), 0);
 }
 
