@@ -37,10 +37,9 @@ static const struct {
 static const struct {
     const char *name;
     u64 bit;
-    u8 word, offer, merge;
+    u8 word, offer;
 } controls[CI_COUNT] = {
-#define CONTROL(name, word, bit, offer, merge)                                                     \
-    {#name, 1ull << (bit), WORD_##word, OFFER_##offer, CTL_##merge},
+#define CONTROL(name, word, bit, offer, merge) {#name, 1ull << (bit), WORD_##word, OFFER_##offer},
 #include "vmx/control.def"
 #undef CONTROL
 };
@@ -175,7 +174,7 @@ void vmx_caps_for_l1(const struct vmx_caps *host, const struct vmx_offer *offer,
         .cr0_fixed0 = host->cr0_fixed0,
         .cr0_fixed1 = host->cr0_fixed1,
         .cr4_fixed0 = host->cr4_fixed0,
-        .cr4_fixed1 = host->cr4_fixed1,
+        .cr4_fixed1 = host->cr4_fixed1 & ~offer->hide_cr4,
     };
     for (unsigned w = 0; w < WORD_COUNT; w++) {
         l1->word[w].must = classes[w].default1 & ~classes[w].true_clears;
@@ -250,19 +249,4 @@ u64 vmx_caps_msr(const struct vmx_caps *caps, u32 msr, bool *exists)
     u64 value = 0;
     *exists = conditional_msr(caps, msr, &value);
     return *exists ? value : 0;
-}
-
-u64 control_merge_mask(enum control_word w, enum control_merge merge)
-{
-    u64 mask = 0;
-    for (unsigned i = 0; i < CI_COUNT; i++)
-        if (controls[i].word == w && controls[i].merge == merge)
-            mask |= controls[i].bit;
-    return mask;
-}
-
-u64 control_merge_word(enum control_word w, u64 l1_value, const struct vmx_caps *host)
-{
-    u64 value = (l1_value & control_merge_mask(w, CTL_PASS)) | control_merge_mask(w, CTL_ON);
-    return (value & host->word[w].may) | host->word[w].must;
 }

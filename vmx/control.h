@@ -113,6 +113,7 @@ struct vmx_caps {
 struct vmx_offer {
     u64 hide[WORD_COUNT]; // controls that L1 is not to see
     u64 hide_ept_vpid;    // bits of IA32_VMX_EPT_VPID_CAP that L1 is not to see
+    u64 hide_cr4;         // bits of CR4 that L1 cannot set: features that its CPUID does not show
 };
 
 // The VMCS revision identifier that L1 sees: Nestor's own layout of a VMCS region.
@@ -152,9 +153,25 @@ u64 control_bit(enum control_index c);
 enum control_offer control_offer(enum control_index c);
 const char *control_word_name(enum control_word w);
 
-// The bits of a word with a given rule for vmcs02.
-u64 control_merge_mask(enum control_word w, enum control_merge merge);
+// The bits of a word with a given rule for vmcs02: a constant where the arguments are.
+static inline __attribute__((always_inline)) u64 control_merge_mask(enum control_word w,
+                                                                    enum control_merge merge)
+{
+    u64 mask = 0;
+#define CONTROL(name, word, bit, offer, rule)                                                      \
+    if (w == WORD_##word && merge == CTL_##rule)                                                   \
+        mask |= CTL_##name;
+#include "vmx/control.def"
+#undef CONTROL
+    return mask;
+}
 
 // The part of vmcs02's word that needs no named function: L1's CTL_PASS bits, the CTL_ON bits that
 // the host has, the bits that the host forces. The CTL_OWN bits are 0 unless the host forces them.
-u64 control_merge_word(enum control_word w, u64 l1_value, const struct vmx_caps *host);
+static inline __attribute__((always_inline)) u64 control_merge_word(enum control_word w,
+                                                                    u64 l1_value,
+                                                                    const struct vmx_caps *host)
+{
+    u64 value = (l1_value & control_merge_mask(w, CTL_PASS)) | control_merge_mask(w, CTL_ON);
+    return (value & host->word[w].may) | host->word[w].must;
+}

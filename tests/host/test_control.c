@@ -128,6 +128,14 @@ TEST(hidden_controls)
     CHECK_EQ(l1.word[WORD_PROC2].may, 0);
 }
 
+TEST(hidden_cr4_bits)
+{
+    struct vmx_caps host = full_host(), l1;
+    struct vmx_offer offer = {.hide_cr4 = 1u << 20};
+    vmx_caps_for_l1(&host, &offer, &l1);
+    CHECK_EQ(l1.cr4_fixed1, host.cr4_fixed1 & ~(1u << 20));
+}
+
 TEST(what_l1_sees)
 {
     struct vmx_caps host = full_host(), l1;
