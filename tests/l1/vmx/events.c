@@ -4,9 +4,10 @@
 
 static struct idt_entry *table;
 
-// 256 gates of 16 bytes, each a VMCALL over and over.
+// 256 gates of 16 bytes, each a VMCALL over and over. The NOP is for Bochs, which forgets that RIP
+// has changed when the first instruction after the delivery of an NMI exits.
 asm(".pushsection .text\n.balign 16\nl2_gates:\n.rept 256\n"
-    "1: vmcall\njmp 1b\n.balign 16\n.endr\n.popsection\n");
+    "nop\n1: vmcall\njmp 1b\n.balign 16\n.endr\n.popsection\n");
 extern u8 l2_gates[256][16];
 
 void events_idt(void)

@@ -1,0 +1,192 @@
+"""The cases of `make test` but for the host tests, which tests/run finds by itself."""
+
+from kinds import Boot, Command, Equivalence
+
+LYNNFIELD = "corei5_lynnfield_750"  # EPT without unrestricted guest
+PENRYN = "core2_penryn_t9600"  # VMX without EPT and VPID
+HASWELL = "corei7_haswell_4770"
+NO_VMX = "atom_n270"
+
+MODULE1 = b"hello, module\n"
+MODULE2 = bytes((i * 7 + i // 256) & 0xFF for i in range(5000))
+
+
+def l1(program):
+    """Where the build leaves a test kernel."""
+    return f"build/l1/{program}"
+
+
+def vm(arguments="@ARGS@", memory="128M", extra="", kernel="k.elf"):
+    """A configuration of one VM with a test kernel."""
+    return (
+        f"[vm test]\nkind = multiboot\nkernel = {kernel}\ncmdline = {arguments}\n"
+        f"memory = {memory}\ndebug-exit = 0xf4\n{extra}"
+    )
+
+
+def equivalence(program, name=None, image=None, extra="", files=None, arguments="", **more):
+    memory = more.pop("vm_memory", "128M")
+    return Equivalence(
+        name or program,
+        program=program,
+        config=vm(f"@ARGS@ {arguments}".rstrip(), memory, extra),
+        files={"k.elf": l1(image or program + ".elf"), **(files or {})},
+        **more,
+    )
+
+
+def boot_variant(name, image, **more):
+    return equivalence(
+        "boot",
+        name,
+        image,
+        extra="module = m1 one two\nmodule = m2\n",
+        files={"m1": MODULE1, "m2": MODULE2},
+        arguments="first second number=0x1234 memory=128",
+        bare_memory=128,
+        **more,
+    )
+
+
+def robust(what, status=0, expect=(), **more):
+    """The L1 that misbehaves in the way `what`."""
+    return Boot(
+        f"robust-{what}",
+        config=vm(f"do={what}", extra=more.pop("extra", "")),
+        files={"k.elf": l1("robust.elf")},
+        status=status,
+        expect=list(expect),
+        forbid=[r"panic"],
+        **more,
+    )
+
+
+def refused(name, config, expect, files=None, status=97, **more):
+    """A configuration that no VM can be started of: the message, and Nestor ends."""
+    return Boot(
+        name,
+        config=config,
+        files={"k.elf": l1("boot.elf")} if files is None else files,
+        status=status,
+        expect=expect,
+        forbid=["panic"],
+        **more,
+    )
+
+
+CHECKS = [
+    Command("includes", quick=True, command=["scripts/check-includes"]),
+    Command("lint", timeout=600, command=["scripts/lint"]),
+]
+
+L1 = [
+    boot_variant("boot", "boot.elf", quick=True),
+    boot_variant("boot-mb1", "boot-mb1.elf"),
+    boot_variant("boot-mb1-elf64", "boot-mb1-64.elf"),
+    boot_variant("boot-mb2", "boot-mb2.elf"),
+    boot_variant("boot-kludge", "boot-kludge.bin"),
+    equivalence("cpu"),
+    equivalence("cpu", "cpu-lynnfield", model=LYNNFIELD),
+    equivalence("cpu", "cpu-haswell", model=HASWELL),
+    equivalence("vmxinsn"),
+    equivalence("vmxinsn", "vmxinsn-lynnfield", model=LYNNFIELD),
+    equivalence("vmxinsn", "vmxinsn-haswell", model=HASWELL),
+    equivalence("nested"),
+    equivalence("nested", "nested-lynnfield", model=LYNNFIELD),
+    equivalence("nested", "nested-haswell", model=HASWELL),
+    equivalence("nested", "nested-no-ept", arguments="mmu=none"),
+]
+
+BAD_INPUT = [
+    refused(
+        "no-vmx",
+        vm(),
+        ["no VMX"],
+        status=98,
+        model=NO_VMX,
+        quick=True,
+    ),
+    refused(
+        "no-vm",
+        "console = com1 115200\n",
+        [r"nestor\.cfg.*no VM"],
+        files={},
+    ),
+    refused(
+        "unknown-key",
+        vm("x", extra="colour = blue\n"),
+        [r"nestor\.cfg:7: .*unknown key 'colour'.*kernel"],
+        quick=True,
+    ),
+    refused(
+        "memory-out-of-range",
+        vm("x", "3000000G"),
+        [r"nestor\.cfg:5: memory = 3000000G: expected .*2M"],
+    ),
+    refused(
+        "port-out-of-range",
+        vm("x").replace("0xf4", "0x12345"),
+        [r"nestor\.cfg:6: debug-exit = 0x12345: expected .*0xffff"],
+    ),
+    refused(
+        "file-missing",
+        vm("x", extra="module = absent.bin\n"),
+        [r"nestor\.cfg:7: .*VM test.*absent\.bin.*not there"],
+        files={"k.elf": l1("boot.elf"), "absent.bin": None},
+    ),
+    refused(
+        "kernel-is-no-kernel",
+        vm("x"),
+        [r"nestor\.cfg:3: .*VM test.*k\.elf"],
+        files={"k.elf": b"this is no kernel\n" * 300},
+    ),
+    refused(
+        "kernel-is-empty",
+        vm("x"),
+        [r"nestor\.cfg:3: .*VM test.*k\.elf"],
+        files={"k.elf": b"\n"},
+    ),
+    refused(
+        "memory-too-little",
+        vm("x", "2000M"),
+        [r"nestor\.cfg:5: .*VM test.*too little memory"],
+    ),
+    refused(
+        "memory-too-small-for-kernel",
+        vm("x", "2M"),
+        [r"nestor\.cfg:\d+: .*VM test is not started"],
+    ),
+    Boot(
+        "one-vm-is-wrong",
+        config="[vm bad]\nkernel = k.elf\nmemory = 64M\ncpus = 0\n" + vm("only=entry"),
+        files={"k.elf": l1("boot.elf")},
+        expect=[r"nestor\.cfg:4: cpus = 0: expected", r"^ok boot\.entry", r"^exit: 0"],
+    ),
+]
+
+ROBUST = [
+    robust("triple-fault", 96, [r"VM test is stopped"]),
+    robust("reset", 94),
+    robust("power-off", 0),
+    robust("debug-exit", 7),
+    robust("absent", 0, [r"^exit: 0"]),
+    robust("vmcs-nowhere", 0, [r"^exit: 0"]),
+    robust("pointers-nowhere", 0, [r"^exit: 0"]),
+    robust("msr-lists", 0, [r"^exit: 0"]),
+    robust("ept-nowhere", 0, [r"^exit: 0"]),
+    robust("vmcs-overwritten", 0, [r"^exit: 0"]),
+    robust("many-vmcs", 0, [r"^exit: 0"]),
+    robust("shutdown-in-vmx", 96, [r"VM test is stopped"]),
+    Boot(
+        "random",
+        timeout=300,
+        config=vm("seed=1 count=20000"),
+        files={"k.elf": l1("random.elf")},
+        expect=[r"^random: seed 0x1", r"^exit: 0"],
+        forbid=["panic"],
+    ),
+]
+
+MAIN_JOB = [Command("main-job", timeout=1200, command=["make", "run"])]
+
+CASES = CHECKS + L1 + BAD_INPUT + ROBUST + MAIN_JOB
