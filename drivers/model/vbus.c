@@ -48,7 +48,7 @@ static const struct port_range *port_find(struct port_bus *bus, u16 port)
 // the address is aligned; else the bus makes it single bytes.
 static bool takes_whole(const struct port_range *r, u16 port, unsigned size)
 {
-    return size <= r->ops->width && port % size == 0 && port + size - 1 <= r->last;
+    return size <= r->ops->width && (port & (size - 1)) == 0 && port + size - 1 <= r->last;
 }
 
 u32 port_read(struct port_bus *bus, u16 port, unsigned size)

@@ -316,12 +316,10 @@ static bool write_base(struct vlapic *l, u64 value)
         return false;
     u64 changed = l->base ^ value;
     l->base = (value & ~VLAPIC_BASE_BSP) | (l->base & VLAPIC_BASE_BSP);
-    if (changed & VLAPIC_BASE_ENABLE) {
+    if (changed & VLAPIC_BASE_ENABLE)
         vlapic_reset(l);
-    } else if (changed & VLAPIC_BASE_X2APIC) {
+    else if (changed & VLAPIC_BASE_X2APIC)
         put_identity(l);
-        vlapic_put(l, VLAPIC_ICR_HIGH, 0);
-    }
     return true;
 }
 

@@ -152,7 +152,6 @@ static void load(struct vpit_counter *c, u16 raw, u64 tick)
         return;
     }
     c->count = count;
-    c->next = 0;
     c->loaded = true;
     c->start = tick;
     c->ended_at = 0;

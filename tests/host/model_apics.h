@@ -51,3 +51,52 @@ static inline void apics_setup(unsigned count, bool x2apic)
         kicks[i] = 0;
     }
 }
+
+// The local APIC of CPU 0 and short names for what its processor does.
+static struct vlapic *const l = &lapics[0];
+
+static inline u32 rd(unsigned reg)
+{
+    return (u32)vlapic_mmio_read(l, reg, 4);
+}
+
+static inline void wr(unsigned reg, u32 value)
+{
+    vlapic_mmio_write(l, reg, 4, value);
+}
+
+static inline u32 msr_of(unsigned reg)
+{
+    return VLAPIC_MSR_X2APIC + reg / 16;
+}
+
+static inline u64 rdx(unsigned reg)
+{
+    u64 value = 0xbad;
+    CHECK(vlapic_read_msr(l, msr_of(reg), &value));
+    return value;
+}
+
+static inline bool wrx(unsigned reg, u64 value)
+{
+    return vlapic_write_msr(l, msr_of(reg), value);
+}
+
+static inline void run(u64 until)
+{
+    world_run(&lapic_timers[0], until);
+}
+
+// Takes the pending vector as a processor does, -1 if there is none.
+static inline int take(void)
+{
+    int vector = vlapic_pending_vector(l);
+    if (vector >= 0)
+        vlapic_ack(l, (u8)vector);
+    return vector;
+}
+
+static inline bool post(u8 vector)
+{
+    return vlapic_post(l, &(struct vapic_msg){.mode = VAPIC_FIXED, .vector = vector});
+}

@@ -119,6 +119,14 @@ TEST(parameters_out_of_range)
     CHECK(!machine_init(&m, &params));
     params.debug_exit = 0;
     CHECK(machine_init(&m, &params));
+    params.phys_bits = 31;
+    CHECK(!machine_init(&m, &params));
+    params.phys_bits = 53;
+    CHECK(!machine_init(&m, &params));
+    params.phys_bits = 32;
+    CHECK(machine_init(&m, &params));
+    params.phys_bits = 52;
+    CHECK(machine_init(&m, &params));
     setup(MACHINE_MAX_CPUS);
 }
 
@@ -179,6 +187,38 @@ TEST(uart_through_ioapic)
     CHECK_EQ(in(0x3f8, 1), 'k');
     out8(0x3f8, 'o');
     CHECK(console_count == 1 && console[0] == 'o');
+}
+
+TEST(rtc_is_there)
+{
+    setup(1);
+    route(8, 0x38);
+    out8(0x70, 0x07);
+    CHECK_EQ(in(0x71, 1), 0x09); // 2001-09-09
+    out8(0x70, 0x0b);
+    out8(0x71, 0x12);
+    world_run(&m.timers, S);
+    CHECK_EQ(vlapic_pending_vector(&m.lapic[0]), 0x38);
+}
+
+TEST(pm_timer_of_24_bits)
+{
+    struct vpm pm;
+    struct port_bus bus;
+    struct timer_set timers;
+    struct world_line sci = {0};
+    struct vpm_params p = {.timer_bits = 24, .power_off = on_power_off};
+    world_now = 0;
+    timer_set_init(&timers);
+    port_bus_init(&bus);
+    vpm_init(&pm, &p, &world_clock, &timers, WORLD_LINE(&sci));
+    CHECK(vpm_attach(&pm, &bus, 0x600));
+    world_now = ticks_to_ns((1 << 23) - 1, VPM_TIMER_HZ);
+    CHECK_EQ(port_read(&bus, 0x600, 2), 0);
+    world_now = ticks_to_ns(1 << 23, VPM_TIMER_HZ);
+    CHECK_EQ(port_read(&bus, 0x600, 2), 1);
+    world_now = ticks_to_ns((1 << 24) + 5, VPM_TIMER_HZ);
+    CHECK_EQ(port_read(&bus, 0x608, 4), 5);
 }
 
 TEST(pm_timer_and_sci)

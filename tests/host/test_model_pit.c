@@ -184,6 +184,37 @@ TEST(count_zero_is_65536)
     CHECK_EQ(latched(0), 0);
 }
 
+TEST(control_word_sets_the_output)
+{
+    setup();
+    program(0, 2, 1000);
+    CHECK(irq.level);
+    outb(&bus, 0x43, 0x30); // mode 0: low until the count is over
+    CHECK(!irq.level);
+    CHECK_EQ(timers_next(&timers), TIMER_NEVER);
+}
+
+TEST(count_that_waits_comes_in_unobserved)
+{
+    setup();
+    outb(&bus, 0x61, 1);
+    program(2, 3, 1000);
+    outb(&bus, 0x42, 100);
+    outb(&bus, 0x42, 0);
+    step(1000 + 20);
+    CHECK(inb(&bus, 0x61) & 0x20); // in the new period: high for 50
+    step(40);
+    CHECK(!(inb(&bus, 0x61) & 0x20));
+    outb(&bus, 0x42, 10);
+    outb(&bus, 0x42, 0);
+    step(43); // 3 into the period after
+    CHECK_EQ(both(0x42), 4);
+    outb(&bus, 0x42, 200);
+    outb(&bus, 0x42, 0);
+    step(7 + 20);
+    CHECK_EQ(latched(2), 160);
+}
+
 TEST(mode4_strobe)
 {
     setup();
