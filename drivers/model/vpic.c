@@ -63,15 +63,19 @@ static void chip_set(struct vpic_chip *c, unsigned input, bool level)
     c->line = (u8)(level ? c->line | bit : c->line & ~bit);
 }
 
-// Carries the slave's output to the master and the master's to the processor.
-static void update(struct vpic *pic)
+static void set_intr(struct vpic *pic, bool level)
 {
-    chip_set(&pic->chip[0], CASCADE, chip_request(&pic->chip[1]) >= 0);
-    bool level = chip_request(&pic->chip[0]) >= 0;
     if (level != pic->intr_level) {
         pic->intr_level = level;
         irq_set(&pic->intr, level);
     }
+}
+
+// Carries the slave's output to the master and the master's to the processor.
+static void update(struct vpic *pic)
+{
+    chip_set(&pic->chip[0], CASCADE, chip_request(&pic->chip[1]) >= 0);
+    set_intr(pic, chip_request(&pic->chip[0]) >= 0);
 }
 
 // What the first INTA pulse does in one chip; the input is 7 when there is no request (spurious).
@@ -100,6 +104,7 @@ u8 vpic_ack(struct vpic *pic)
         // The slave may have further requests: in edge mode the master must see a new edge.
         chip_set(&pic->chip[0], CASCADE, false);
     }
+    set_intr(pic, false); // INT falls with the acknowledge: a further request is a new edge
     update(pic);
     return (u8)(c->vector + input);
 }

@@ -211,6 +211,7 @@ TEST(auto_eoi_and_rotation)
     pulse(4);
     CHECK_EQ(vpic_ack(&pic), 0x23);
     CHECK_EQ(isr(0x20), 0);
+    CHECK_EQ(intr.rises, 2); // 4 waits: INT fell and rose
     CHECK_EQ(vpic_ack(&pic), 0x24);
     outb(&bus, 0x20, 0x80);
     pulse(0);
