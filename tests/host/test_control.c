@@ -128,6 +128,53 @@ TEST(hidden_controls)
     CHECK_EQ(l1.word[WORD_PROC2].may, 0);
 }
 
+// What L1 sees of the host when one control is missing there.
+static struct vmx_caps without(enum control_index c)
+{
+    struct vmx_caps host = full_host(), l1;
+    host.word[control_word(c)].may &= ~control_bit(c);
+    vmx_caps_for_l1(&host, &everything, &l1);
+    return l1;
+}
+
+TEST(controls_that_need_others)
+{
+    struct vmx_caps all = without(CI_TERTIARY); // not offered anyway
+    struct vmx_caps l1 = without(CI_PREEMPTION_TIMER);
+    CHECK_EQ(l1.word[WORD_EXIT].may, all.word[WORD_EXIT].may & ~CTL_EXIT_SAVE_TIMER);
+    l1 = without(CI_NMI_EXITING);
+    CHECK_EQ(l1.word[WORD_PIN].may, all.word[WORD_PIN].may & ~(CTL_NMI_EXITING | CTL_VIRTUAL_NMIS));
+    CHECK_EQ(l1.word[WORD_PROC].may, all.word[WORD_PROC].may & ~CTL_NMI_WINDOW);
+    l1 = without(CI_VIRTUAL_NMIS);
+    CHECK_EQ(l1.word[WORD_PROC].may, all.word[WORD_PROC].may & ~CTL_NMI_WINDOW);
+    l1 = without(CI_EPT);
+    CHECK_EQ(l1.word[WORD_PROC2].may, all.word[WORD_PROC2].may & ~(CTL_EPT | CTL_UNRESTRICTED));
+    l1 = without(CI_TPR_SHADOW);
+    CHECK_EQ(l1.word[WORD_PROC2].may, all.word[WORD_PROC2].may & ~CTL_VIRTUALIZE_X2APIC);
+}
+
+TEST(ept_and_vpid_capabilities)
+{
+    const u64 vpid = BIT(32) | BIT(40) | BIT(41) | BIT(42) | BIT(43);
+    const u64 ept = BIT(6) | BIT(14) | BIT(16) | BIT(17) | BIT(20) | BIT(25) | BIT(26);
+    const u64 rights = BIT(0) | BIT(8) | BIT(21); // as the host has them
+    struct vmx_caps host = full_host(), l1, again;
+    bool exists;
+    vmx_caps_for_l1(&host, &everything, &l1);
+    CHECK_EQ(l1.ept_vpid, ept | vpid | rights);
+    host.ept_vpid = 0;
+    vmx_caps_for_l1(&host, &everything, &l1);
+    CHECK_EQ(l1.ept_vpid, ept | vpid);
+    for (unsigned i = 0; i < 2; i++) { // one of the two is enough for the MSR
+        l1 = without(i ? CI_EPT : CI_VPID);
+        CHECK_EQ(l1.ept_vpid, i ? vpid : ept | rights);
+        CHECK_EQ(vmx_caps_msr(&l1, 0x48c, &exists), l1.ept_vpid);
+        CHECK(exists);
+        vmx_caps_from_msrs(read_caps, &l1, &again);
+        CHECK_EQ(again.ept_vpid, l1.ept_vpid);
+    }
+}
+
 TEST(hidden_cr4_bits)
 {
     struct vmx_caps host = full_host(), l1;
@@ -145,7 +192,7 @@ TEST(what_l1_sees)
     CHECK_EQ(l1.basic >> 32 & 0x1fff, 4096);
     CHECK_EQ(l1.basic >> 50 & 15, 6);
     CHECK(!(l1.basic & (BASIC_DUAL_MONITOR | BASIC_PHYS_32 | BIT(31))));
-    CHECK_EQ(l1.misc & 0x1f, 5);
+    CHECK_EQ(l1.misc, 5 | 0xfu << 5 | 4 << 16 | 1u << 29 | 1u << 30);
     CHECK_EQ(vmx_cr3_targets(&l1), 4);
     CHECK_EQ(vmx_msr_list_max(&l1), 512);
     CHECK(!(l1.misc >> 32) && !(l1.misc & (MISC_RDMSR_SMBASE | MISC_BLOCK_SMI)));

@@ -198,6 +198,7 @@ TEST(mov_to_cr0_and_cr4)
                 CHECK_EQ(cr_exits(&v, MOV_TO, 4, value), want);
             }
     CHECK(!cr_exits(&v, MOV_FROM, 0, 0) && !cr_exits(&v, MOV_FROM, 4, 0));
+    CHECK(!cr_exits(&v, MOV_TO, 2, ~0ull)); // never exits
 }
 
 TEST(lmsw_and_clts)
@@ -262,6 +263,8 @@ TEST(io_bitmaps)
         u64 port = next() & 0xffff;
         maps[port >> 15][(port & 0x7fff) / 8] |= (u8)(1u << port % 8);
     }
+    maps[0][4095] = 0; // the border: 0x7ff8 to 0x7fff let through, 0x8000 not
+    maps[1][0] = 1;
     for (unsigned bitmaps = 0; bitmaps < 2; bitmaps++)
         for (unsigned uncond = 0; uncond < 2; uncond++) {
             set_control(&v, CI_IO_BITMAPS, bitmaps);
