@@ -5,7 +5,7 @@ from kinds import Boot, Command, Equivalence
 LYNNFIELD = "corei5_lynnfield_750"  # EPT without unrestricted guest
 PENRYN = "core2_penryn_t9600"  # VMX without EPT and VPID
 HASWELL = "corei7_haswell_4770"
-NO_VMX = "atom_n270"
+NO_VMX = "p4_prescott_celeron_336"  # long mode, but no VMX
 
 MODULE1 = b"hello, module\n"
 MODULE2 = bytes((i * 7 + i // 256) & 0xFF for i in range(5000))

@@ -74,7 +74,7 @@ static void default_controls(void)
         vmwrite(zero[i], 0);
 }
 
-static void default_host(void)
+void l2_host_state(void)
 {
     static const u16 data[] = {HOST_ES, HOST_SS, HOST_DS};
     vmwrite(HOST_CS, SEL_CODE64);
@@ -137,7 +137,7 @@ void l2_defaults(const void *code)
         stack = alloc_pages(2);
     l2_stack_top = (u64)stack + 2 * PAGE_SIZE - 64;
     default_controls();
-    default_host();
+    l2_host_state();
     default_guest();
     l2 = (struct l2_regs){0};
     l2_goto(code);

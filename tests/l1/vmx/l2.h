@@ -17,6 +17,9 @@ void l2_reset(const void *code);
 // The default state again, without a new VMCS, and L2 at `code`.
 void l2_defaults(const void *code);
 
+// The host-state area of the current VMCS: L1 as it is.
+void l2_host_state(void);
+
 // Enters L2. Returns the exit reason (bit 31 with a failed entry), or L2_FAILED plus the outcome
 // (VMX_INVALID, VMX_VALID | error) when VMLAUNCH or VMRESUME failed.
 u32 l2_run(void);
