@@ -159,6 +159,110 @@ TEST(activity_states)
     EXPECT(RULE_ACTIVITY_SUPPORTED, SET(GUEST_ACTIVITY, ~0u));
 }
 
+// Rules over several fields: each of them counts.
+TEST(every_field_of_a_rule)
+{
+    static const u8 selectors[] = {VF_HOST_ES_SELECTOR, VF_HOST_CS_SELECTOR, VF_HOST_SS_SELECTOR,
+                                   VF_HOST_DS_SELECTOR, VF_HOST_FS_SELECTOR, VF_HOST_GS_SELECTOR,
+                                   VF_HOST_TR_SELECTOR};
+    static const u8 bases[] = {VF_HOST_FS_BASE, VF_HOST_GS_BASE, VF_HOST_GDTR_BASE,
+                               VF_HOST_IDTR_BASE, VF_HOST_TR_BASE};
+    for (unsigned i = 0; i < ARRAY_SIZE(selectors); i++)
+        for (unsigned bit = 0; bit < 3; bit++)
+            EXPECT(RULE_HOST_SELECTORS, w->v.f[selectors[i]] |= BIT(bit));
+    for (unsigned i = 0; i < ARRAY_SIZE(bases); i++)
+        EXPECT(RULE_HOST_BASES, w->v.f[bases[i]] = BIT(47));
+    EXPECT(RULE_HOST_CS_TR, SET(HOST_CS_SELECTOR, 0));
+    EXPECT(RULE_HOST_SYSENTER, SET(HOST_SYSENTER_ESP, BIT(47)));
+    EXPECT(RULE_GUEST_SYSENTER, SET(GUEST_SYSENTER_EIP, BIT(47)));
+    EXPECT(RULE_IO_BITMAPS, (OR(PROC_CTRL, CTL_IO_BITMAPS), SET(IO_BITMAP_A, 1)));
+    EXPECT(RULE_SHADOW_BITMAPS, (proc2(w, CTL_VMCS_SHADOWING), SET(VMREAD_BITMAP, 1)));
+    EXPECT(RULE_TABLE_BASE, SET(GUEST_GDTR_BASE, BIT(47)));
+    EXPECT(RULE_TABLE_LIMIT, SET(GUEST_IDTR_LIMIT, 0x10000));
+    EXPECT(RULE_BASE_CANONICAL, SET(GUEST_TR_BASE, BIT(47)));
+    EXPECT(RULE_BASE_CANONICAL, SET(GUEST_FS_BASE, BIT(47)));
+    for (unsigned i = 0; i < 4; i++)
+        EXPECT(RULE_PDPTE_FIELDS, (pae(w), ept(w), w->v.f[VF_GUEST_PDPTE0 + i] = 3));
+}
+
+// ES, CS, SS, DS, FS, GS: each rule about all of them holds for each.
+TEST(every_segment_of_a_rule)
+{
+    enum { ES_, CS_, SS_, DS_, FS_, GS_ };
+    for (unsigned n = ES_; n <= GS_; n++) {
+        vmcs_field_t ar = field_at(VF_GUEST_ES_AR + n), limit = field_at(VF_GUEST_ES_LIMIT + n);
+        vmcs_field_t base = field_at(VF_GUEST_ES_BASE + n);
+        EXPECT(RULE_SEGMENT_S, w->v.f[ar.i] &= ~BIT(4));
+        EXPECT(RULE_SEGMENT_PRESENT, w->v.f[ar.i] &= ~BIT(7));
+        for (unsigned bit = 8; bit < 12; bit++)
+            EXPECT(RULE_SEGMENT_RESERVED_LOW, w->v.f[ar.i] |= BIT(bit));
+        for (unsigned bit = 17; bit < 32; bit++)
+            EXPECT(RULE_SEGMENT_RESERVED_HIGH, w->v.f[ar.i] |= BIT(bit));
+        EXPECT(RULE_SEGMENT_G_CLEAR, w->v.f[limit.i] = 0xfffff7ff);
+        EXPECT(RULE_SEGMENT_G_SET, w->v.f[ar.i] &= ~BIT(15));
+        EXPECT(RULE_V86_BASE, (guest_v86(w), w->v.f[base.i] += 16));
+        EXPECT(RULE_V86_LIMIT, (guest_v86(w), w->v.f[limit.i] = 0xfffe));
+        EXPECT(RULE_V86_RIGHTS, (guest_v86(w), w->v.f[ar.i] = 0xf1));
+        if (n == CS_)
+            EXPECT(RULE_CS_TYPE, w->v.f[ar.i] = 0x1a09a); // CS is in use even if "unusable"
+        else                                              // unusable: anything goes
+            EXPECT(RULE_COUNT, w->v.f[ar.i] = 0xfff1ff0f & ~(3u << 5));
+        if (n == ES_ || n == DS_ || n == FS_ || n == GS_) {
+            EXPECT(RULE_DATA_ACCESSED, w->v.f[ar.i] &= ~1ull);
+            EXPECT(RULE_DATA_READABLE, w->v.f[ar.i] = 0xc099);
+            EXPECT(RULE_DATA_DPL, w->v.f[VF_GUEST_ES_SELECTOR + n] = 1);
+        }
+        if (n == ES_ || n == SS_ || n == DS_)
+            EXPECT(RULE_DATA_BASE, w->v.f[base.i] = BIT(32));
+    }
+    for (unsigned type = 0; type < 16; type++) {
+        EXPECT(type == 9 || type == 11 || type == 13 || type == 15 ? RULE_COUNT : RULE_CS_TYPE,
+               SET(GUEST_CS_AR, 0xa090 | type));
+        EXPECT(type == 3 || type == 7 ? RULE_COUNT : RULE_SS_TYPE, SET(GUEST_SS_AR, 0xc090 | type));
+        EXPECT(type == 11 ? RULE_COUNT : RULE_TR_TYPE, SET(GUEST_TR_AR, 0x80 | type));
+        EXPECT(type == 3 || type == 11 ? RULE_COUNT : RULE_TR_TYPE,
+               (guest32(w), SET(GUEST_TR_AR, 0x80 | type)));
+    }
+}
+
+TEST(ept_pointers)
+{
+    struct world w;
+    world_init(&w);
+    for (unsigned walk = 0; walk < 8; walk++)
+        for (unsigned type = 0; type < 8; type++)
+            CHECK_EQ(check_eptp(&w.env, 0x5000 | walk << 3 | type), walk == 3 && type == 6);
+    const u64 good = 0x5000 | 3 << 3 | 6;
+    for (unsigned bit = 6; bit < 64; bit++)
+        CHECK_EQ(check_eptp(&w.env, good | BIT(bit)), bit == 6 || (bit >= 12 && bit < 40));
+    w.caps.ept_vpid = EPT_CAP_UC | EPT_CAP_WALK_5;
+    CHECK(check_eptp(&w.env, 0x5000 | 4 << 3 | 0));
+    CHECK(!check_eptp(&w.env, 0x5000 | 3 << 3 | 0));
+    CHECK(!check_eptp(&w.env, 0x5000 | 4 << 3 | 6));
+    CHECK(!check_eptp(&w.env, 0x5000 | 4 << 3 | BIT(6)));
+    world_fini(&w);
+}
+
+TEST(conditions_of_a_rule)
+{
+    for (unsigned type = 0; type < 256; type++) {
+        bool ok = type == 0 || type == 1 || (type >= 4 && type <= 7);
+        EXPECT(ok ? RULE_COUNT : RULE_HOST_PAT,
+               (OR(EXIT_CTRL, CTL_EXIT_LOAD_PAT), SET(HOST_PAT, (u64)type << 16)));
+    }
+    EXPECT(RULE_GUEST_CR4, (OR(GUEST_CR4, CR4_SMEP), w->env.cr4_valid &= ~CR4_SMEP)); // CPUID
+    EXPECT(RULE_COUNT, SET(VMFUNC_CTRL, ~0ull));                        // VM functions are off
+    EXPECT(RULE_COUNT, (proc2(w, CTL_VMFUNC), SET(EPTP_LIST_ADDR, 1))); // EPTP switching is off
+    EXPECT(RULE_RIP_32, (SET(GUEST_CS_AR, 0xc09b)));                    // compatibility mode
+    EXPECT(RULE_COUNT, (SET(GUEST_CS_AR, 0xc09b), SET(GUEST_RIP, 0xffffffff)));
+    EXPECT(RULE_RIP_32, (guest32(w), SET(GUEST_CS_AR, 0xa09b), SET(GUEST_RIP, ~0ull)));
+    EXPECT(RULE_COUNT, (guest32(w), SET(GUEST_PDPTE0, 3), ept(w))); // no PAE paging
+    EXPECT(RULE_COUNT, (pae(w), unrestricted(w), NOT(GUEST_CR0, CR0_PG), SET(GUEST_PDPTE0, 3)));
+    EXPECT(RULE_COUNT, SET(GUEST_PENDING_DEBUG, BIT(14))); // not blocked, not halted
+    EXPECT(RULE_COUNT, OR(GUEST_RFLAGS, RFLAGS_TF));
+    EXPECT(RULE_DEBUG_BS_CLEAR, (SET(GUEST_ACTIVITY, 1), SET(GUEST_PENDING_DEBUG, BIT(14))));
+}
+
 TEST(memory_that_is_not_there)
 {
     EXPECT(RULE_COUNT, (tpr_shadow(w), SET(VIRTUAL_APIC_ADDR, BASE_RAM), SET(TPR_THRESHOLD, 15)));

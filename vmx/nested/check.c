@@ -181,6 +181,22 @@ static bool eptp_walk_ok(const struct entry_env *e, u64 eptp)
            (levels == 5 && e->caps->ept_vpid & EPT_CAP_WALK_5);
 }
 
+static bool eptp_ad_ok(const struct entry_env *e, u64 eptp)
+{
+    return !(eptp & EPTP_AD) || e->caps->ept_vpid & EPT_CAP_AD;
+}
+
+static bool eptp_reserved_ok(const struct entry_env *e, u64 eptp)
+{
+    return in_width(e, eptp) && !(eptp & EPTP_RESERVED);
+}
+
+bool check_eptp(const struct entry_env *e, u64 eptp)
+{
+    return eptp_memory_type_ok(e, eptp) && eptp_walk_ok(e, eptp) && eptp_ad_ok(e, eptp) &&
+           eptp_reserved_ok(e, eptp);
+}
+
 static bool eptp_switching(const struct vmcs12 *v)
 {
     return HAS(VMFUNC) && G(VMFUNC_CTRL) & VMFUNC_EPTP_SWITCHING;

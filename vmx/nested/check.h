@@ -71,6 +71,9 @@ struct entry_env {
 // that passed with the same env, this is the result of the whole list.
 struct entry_result check_entry(const struct vmcs12 *v, const struct entry_env *e, u32 groups);
 
+// Whether a VM entry would accept this EPT pointer: what INVEPT and EPTP switching ask.
+bool check_eptp(const struct entry_env *e, u64 eptp);
+
 const char *check_name(enum entry_check row);
 const char *check_text(enum entry_check row);    // what should have held
 const char *check_section(enum entry_check row); // the title in the manual
