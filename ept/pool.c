@@ -48,3 +48,17 @@ void pool_return(struct pool *pool, void *page)
     pool->used--;
     spin_unlock(&pool->lock);
 }
+
+hpa_t pool_run(struct pool *pool, u64 pages)
+{
+    hpa_t run = HPA_NONE;
+    spin_lock(&pool->lock);
+    if (pages <= pool->pages - pool->fresh) {
+        run = HPA(pool->base.v + pool->fresh * PAGE_SIZE);
+        pool->fresh += pages;
+        pool->used += pages;
+        pool->peak = MAX(pool->peak, pool->used);
+    }
+    spin_unlock(&pool->lock);
+    return run;
+}

@@ -30,5 +30,9 @@ void *pool_page(struct pool *pool);
 // or a guest reads.
 void *pool_page_dirty(struct pool *pool);
 
+// `pages` pages in one run, not zeroed and for good, of what was never handed out. HPA_NONE: there
+// are not so many.
+hpa_t pool_run(struct pool *pool, u64 pages);
+
 // Returns a page. It must be in no structure that the processor may still walk.
 void pool_return(struct pool *pool, void *page);

@@ -100,7 +100,6 @@ u8 vcpu_take_interrupt(struct vcpu *vcpu)
         spin_lock(&vcpu->vm->device_lock);
         u8 vector = machine_extint(&vcpu->vm->machine, vcpu->id);
         spin_unlock(&vcpu->vm->device_lock);
-        vlapic_ack_extint(vcpu->lapic);
         return vector;
     }
     u8 vector = (u8)vlapic_pending_vector(vcpu->lapic);

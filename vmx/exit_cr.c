@@ -18,8 +18,6 @@ static bool long_mode(void)
 // SDM, "MOV—Move to/from Control Registers": what makes #GP(0).
 static bool cr0_ok(u64 new, u64 cr4)
 {
-    if (new & ~0xffffffffull)
-        return false;
     if ((new & CR0_PG && !(new & CR0_PE)) || (new & CR0_NW && !(new & CR0_CD)))
         return false;
     if (!(new & CR0_PG) && cr4 & CR4_PCIDE)
@@ -47,7 +45,7 @@ static void update_long_mode(u64 cr0)
 static bool load_pdptes(struct vcpu *vcpu, u64 cr0, u64 cr4)
 {
     u64 pdpte[4];
-    if (!(cr0 & CR0_PG) || !(cr4 & CR4_PAE) || long_mode())
+    if (!(cr0 & CR0_PG) || !(cr4 & CR4_PAE) || vmread(F(GUEST_EFER)) & EFER_LME)
         return true;
     if (!vcpu_read_physical(vcpu, vmread(F(GUEST_CR3)) & 0xffffffe0, pdpte, sizeof(pdpte)))
         return false;
@@ -76,33 +74,30 @@ static void flush_tlb(struct vcpu *vcpu)
     (void)vcpu;
 }
 
-static bool write_cr0_guest(struct vcpu *vcpu, u64 new)
+static bool write_cr0_guest(struct vcpu *vcpu, u64 value)
 {
-    u64 old = guest_view(F(GUEST_CR0), F(CR0_MASK), F(CR0_SHADOW));
-    u64 cr4 = vmread(F(GUEST_CR4));
-    if (!cr0_ok(new, cr4))
+    struct cr_part l1 = nested_cr_part(vcpu, 0);
+    u64 old = guest_view(F(GUEST_CR0), F(CR0_MASK), F(CR0_SHADOW)), cr4 = vmread(F(GUEST_CR4));
+    u64 new = (((value & ~l1.mask) | (l1.actual & l1.mask)) & CR0_KNOWN) | CR0_ET;
+    if (value >> 32 || !cr0_ok(new, cr4) || !nested_cr0_ok(vcpu, new))
         return false;
-    new = (new & CR0_KNOWN) | CR0_ET;
-    u64 real = (new & ~(CR0_CD | CR0_NW)) | CR0_NE;
-    if (!nested_cr0_ok(vcpu, new))
+    if ((new ^ old) & (CR0_PG | CR0_CD | CR0_NW) && !load_pdptes(vcpu, new, cr4))
         return false;
     update_long_mode(new);
-    if ((new ^ old) & (CR0_PG | CR0_CD | CR0_NW)) {
-        if (!load_pdptes(vcpu, new, cr4))
-            return false;
-    }
-    vmwrite(F(CR0_SHADOW), new);
-    vmwrite(F(GUEST_CR0), real);
+    vmwrite(F(CR0_SHADOW), (new & ~l1.mask) | (l1.shadow & l1.mask));
+    vmwrite(F(GUEST_CR0), (new & ~(CR0_CD | CR0_NW)) | CR0_NE);
+    nested_cr_written(vcpu, 0, new);
     if ((new ^ old) & (CR0_PG | CR0_WP))
         flush_tlb(vcpu);
     return true;
 }
 
-static bool write_cr4_guest(struct vcpu *vcpu, u64 new)
+static bool write_cr4_guest(struct vcpu *vcpu, u64 value)
 {
-    u64 old = guest_view(F(GUEST_CR4), F(CR4_MASK), F(CR4_SHADOW));
-    u64 cr0 = vmread(F(GUEST_CR0));
-    if (new & ~cpuid_cr4_mask(&vcpu->vm->cpuid) || !nested_cr4_ok(vcpu, new))
+    struct cr_part l1 = nested_cr_part(vcpu, 4);
+    u64 old = guest_view(F(GUEST_CR4), F(CR4_MASK), F(CR4_SHADOW)), cr0 = vmread(F(GUEST_CR0));
+    u64 new = (value & ~l1.mask) | (l1.actual & l1.mask);
+    if (new & ~vcpu->cr4_mask || !nested_cr4_ok(vcpu, new))
         return false;
     if (long_mode() && !(new & CR4_PAE))
         return false;
@@ -110,8 +105,9 @@ static bool write_cr4_guest(struct vcpu *vcpu, u64 new)
         return false;
     if ((new ^ old) & CR4_PAE_BITS && !load_pdptes(vcpu, cr0, new))
         return false;
-    vmwrite(F(CR4_SHADOW), new);
+    vmwrite(F(CR4_SHADOW), (new & ~l1.mask) | (l1.shadow & l1.mask));
     vmwrite(F(GUEST_CR4), (new | vmx.caps.cr4_fixed0) & vmx.caps.cr4_fixed1);
+    nested_cr_written(vcpu, 4, new);
     flush_tlb(vcpu);
     return true;
 }

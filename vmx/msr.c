@@ -211,6 +211,7 @@ static bool write_efer(struct vcpu *vcpu, u32 msr, u64 v)
     if ((v ^ old) & EFER_LME && vmread(F(GUEST_CR0)) & CR0_PG)
         return false;
     vmwrite(F(GUEST_EFER), (v & ~EFER_LMA) | (old & EFER_LMA));
+    nested_efer_written(vcpu);
     return true;
 }
 

@@ -31,9 +31,11 @@ static u64 clock_now_ns(void *ctx)
 static u64 clock_tsc_to_ns(void *ctx, unsigned cpu, u64 t)
 {
     struct vm *vm = ctx;
-    u64 host = t - vm->vcpu[cpu]->tsc_offset;
-    s64 since = (s64)(host - vm->tsc_start);
-    return since < 0 ? 0 : tsc_to_ns((u64)since) + 1;
+    u64 offset = vm->vcpu[cpu]->tsc_offset, now = rdtsc() + offset;
+    if (t <= now) // the processor compares unsigned values
+        return 0;
+    u64 host = rdtsc() + (t - now);
+    return host < t - now ? TIMER_NEVER : tsc_to_ns(host - vm->tsc_start) + 1;
 }
 
 static void machine_output(void *ctx, u8 byte)
@@ -84,12 +86,13 @@ static struct vcpu *new_vcpu(struct vm *vm, unsigned id)
     v->vpid = ++this_cpu()->next_vpid;
     v->feature_control = FEATURE_CONTROL_FIRMWARE;
     v->misc_enable = 1;
+    v->cr4_mask = cpuid_cr4_mask(&vm->cpuid);
     v->mtrr[0] = MTRR_DEF_TYPE_FIRMWARE;
     for (unsigned i = 17; i < ARRAY_SIZE(v->mtrr); i++)
         v->mtrr[i] = MTRR_FIXED_WB;
+    v->vmcs = &v->vmcs01;
     if (!vmcs_create(&v->vmcs01, &vm->pool, false) || !switch_init(v) || !nested_init(v))
         return NULL;
-    v->vmcs = &v->vmcs01;
     vmcs_load(&v->vmcs01);
     vmcs01_init(v);
     return v;
@@ -134,6 +137,7 @@ static bool build_machine(struct vm *vm, const struct machine_params *wanted)
 const char *vm_init(struct vm *vm, const struct machine_params *params)
 {
     const char *no_memory = "the memory that Nestor keeps for the VM is too small";
+    vm->cpus_wanted = params->cpus;
     build_cpu(vm, params->cpus);
     vm->tsc_start = rdtsc();
     if (ept_init(&vm->ept01, &vm->pool, &vmx.ept) || ept_map_ram(&vm->ept01, &vm->mem))

@@ -6,6 +6,7 @@
 #include "ept/guestmem.h"
 #include "ept/pool.h"
 #include "libc/lock.h"
+#include "libc/x86.h"
 #include "vmx/control.h"
 #include "vmx/cpuid.h"
 #include "vmx/operand.h"
@@ -51,7 +52,7 @@ struct vm {
     struct spinlock device_lock; // machine, but for a vCPU's own local APIC
     u64 tsc_start;         // host TSC at the VM's time 0
 
-    unsigned cpus;
+    unsigned cpus, cpus_wanted;
     struct vcpu *vcpu[VM_MAX_CPUS];
 };
 
@@ -96,6 +97,7 @@ struct vcpu {
     u64 tsc_adjust;      // IA32_TSC_ADJUST
     u64 feature_control; // IA32_FEATURE_CONTROL
     u64 misc_enable;     // IA32_MISC_ENABLE
+    u64 cr4_mask;        // bits of CR4 that the VM may set
     u64 mtrr[28];        // vmx/msr.c
     struct vmcs vmcs01;
     struct nested *nested;
@@ -107,6 +109,14 @@ struct vcpu {
     struct switched *saved; // registers that stay in the processor until another vCPU runs
     struct stats stats;
 };
+
+// Bits of CR0 and CR4 that L0 keeps to itself while a guest runs.
+#define CR0_L0 (CR0_NE | CR0_CD | CR0_NW)
+
+static inline u64 cr4_l0(const struct vcpu *vcpu)
+{
+    return CR4_VMXE | ~vcpu->cr4_mask;
+}
 
 // Notes work for `vcpu` and wakes it.
 void vcpu_kick(struct vcpu *vcpu, u32 work);

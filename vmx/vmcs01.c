@@ -74,9 +74,8 @@ static void write_controls(struct vcpu *vcpu)
         vmwrite(F(VPID), vcpu->vpid);
     if (vm->cpuid.xsaves)
         vmwrite(F(XSS_EXITING_BITMAP), 0);
-    // L0 owns VMXE and MCE of CR4 and what the VM does not have; NE, CD and NW of CR0.
-    vmwrite(F(CR0_MASK), CR0_NE | CR0_CD | CR0_NW);
-    vmwrite(F(CR4_MASK), CR4_VMXE | BIT(6) | ~cpuid_cr4_mask(&vm->cpuid));
+    vmwrite(F(CR0_MASK), CR0_L0);
+    vmwrite(F(CR4_MASK), cr4_l0(vcpu));
 }
 
 void vmcs01_init(struct vcpu *vcpu)

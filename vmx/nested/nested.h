@@ -42,6 +42,19 @@ bool nested_deliver_events(struct vcpu *vcpu);
 // Arms the preemption timer of vmcs02, which L0 and L1 share.
 void nested_arm_timer(struct vcpu *vcpu, u64 now);
 
+// The bits of CR0 or CR4 (`cr` 0 or 4) of L2 that L1 owns: L2 reads `shadow`, in force is `actual`.
+// Outside L2 L1 owns all of its registers and the mask is 0.
+struct cr_part {
+    u64 mask, shadow, actual;
+};
+struct cr_part nested_cr_part(struct vcpu *vcpu, unsigned cr);
+
+// L0 gave CR0 or CR4 of the running guest a new value.
+void nested_cr_written(struct vcpu *vcpu, unsigned cr, u64 value);
+
+// L0 changed EFER of the running guest.
+void nested_efer_written(struct vcpu *vcpu);
+
 // Whether values of CR0 and CR4 are possible in VMX operation, if L1 is in it ("Restrictions on VMX
 // Operation").
 bool nested_cr0_ok(struct vcpu *vcpu, u64 value);

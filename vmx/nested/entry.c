@@ -1,0 +1,133 @@
+// The virtual VM entry. SDM volume 3, chapter "VM Entries". The way of a VMRESUME that changed
+// nothing but RIP: what L1 wrote to the shadow VMCS is fetched, checks and merge see no other dirty
+// group, L1's MSR bitmap is looked at, and vmcs02 is current.
+
+#include "vmx/event.h"
+#include "vmx/nested/state.h"
+
+static struct l1_state read_l1_state(void)
+{
+    return (struct l1_state){.dr7 = vmread(F(GUEST_DR7)),
+                             .debugctl = vmread(F(GUEST_DEBUGCTL)),
+                             .pat = vmread(F(GUEST_PAT)),
+                             .efer = vmread(F(GUEST_EFER))};
+}
+
+// What EPT02 and VPID of vmcs02 need before L2 may run.
+static void enter_address_space(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    struct nested *n = vcpu->nested;
+    u64 eptp = ept_eptp(&vcpu->vm->ept01);
+    if (V12_HAS(&nv->v, EPT)) {
+        struct ept02_tree *tree = ept02_get(&n->ept02, v12(nv, F(EPTP)));
+        eptp = tree->eptp02;
+        if (UNLIKELY(tree->flush_due)) {
+            vmxop_invept(INVEPT_SINGLE, eptp);
+            ept02_flushed(&n->ept02, tree);
+        }
+    }
+    if (UNLIKELY(eptp != nv->vmcs02_eptp)) {
+        nv->vmcs02_eptp = eptp;
+        vmwrite(F(EPTP), eptp);
+    }
+    // "If the enable VPID control is 0, VM entries invalidate": L1 counts on it.
+    if (vmx.vpid && UNLIKELY(nv->flush_vpid || !V12_HAS(&nv->v, VPID))) {
+        vmxop_invvpid(INVVPID_SINGLE, nv->vpid02, 0);
+        nv->flush_vpid = false;
+    }
+}
+
+// The event that L1 injects goes into vmcs02; the valid bit in vmcs12 ends with it.
+static void take_event(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    u32 info = (u32)v12(nv, F(ENTRY_INTR_INFO));
+    if (LIKELY(!(info & INFO_VALID)))
+        return;
+    vmwrite(F(ENTRY_INTR_INFO), info);
+    vmwrite(F(ENTRY_ERROR_CODE), v12(nv, F(ENTRY_ERROR_CODE)));
+    vmwrite(F(ENTRY_INSTR_LENGTH), v12(nv, F(ENTRY_INSTR_LENGTH)));
+    v12_save(&nv->v, F(ENTRY_INTR_INFO), info & ~(u32)INFO_VALID);
+    vcpu->nested->event_written = true;
+}
+
+// L1's preemption timer runs on the TSC from the entry on.
+static void start_timer(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    vcpu->nested->timer_deadline = ~0ull;
+    if (V12_HAS(&nv->v, PREEMPTION_TIMER))
+        vcpu->nested->timer_deadline =
+            rdtsc() + (v12(nv, F(PREEMPTION_TIMER)) << vmx.timer_shift);
+}
+
+static enum vcpu_activity activity_of(u64 state)
+{
+    static const enum vcpu_activity of[] = {VCPU_ACTIVE, VCPU_HALTED, VCPU_SHUTDOWN,
+                                            VCPU_WAIT_SIPI};
+    return of[state & 3];
+}
+
+// An injected event wakes a halted guest ("Activity State" of "Event Injection").
+static void set_activity(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    u64 state = v12(nv, F(GUEST_ACTIVITY));
+    vcpu->activity = vcpu->nested->event_written ? VCPU_ACTIVE : activity_of(state);
+}
+
+// Checks in the manual's order. True: they passed.
+static bool check(struct vcpu *vcpu, struct nvmcs *nv, struct vmx_result *r)
+{
+    struct entry_env *env = &vcpu->nested->env;
+    env->current_vmcs = nv->gpa;
+    env->lma = vmread(F(GUEST_EFER)) & EFER_LMA;
+    struct entry_result e = check_entry(&nv->v, env, nv->v.unchecked);
+    if (LIKELY(e.outcome == ENTRY_OK)) {
+        nv->v.unchecked = 0;
+        return true;
+    }
+    log_debug("VM %s: VM entry refused: %s: %s", vcpu->vm->name, check_section(e.row),
+              check_text(e.row));
+    if (e.outcome == ENTRY_VMFAIL) {
+        *r = (struct vmx_result){VMX_FAIL_VALID, e.number, 0};
+    } else {
+        leave_failed_entry(vcpu, nv, EXIT_BAD_GUEST_STATE, e.number);
+        *r = (struct vmx_result){VMX_ELSEWHERE, 0, 0};
+    }
+    return false;
+}
+
+struct vmx_result entry_run(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    struct nested *n = vcpu->nested;
+    struct l1_state l1 = {0};
+    struct vmx_result r;
+    if (nv->shadow.hpa.v) {
+        shadow_fetch(nv);
+        vmcs_load(&vcpu->vmcs01);
+    }
+    if (!check(vcpu, nv, &r))
+        return r;
+    vcpu->stats.entries++;
+    if (UNLIKELY(merge_needs_l1_state(nv)))
+        l1 = read_l1_state();
+    u32 msrs = (u32)v12(nv, F(ENTRY_MSR_LOAD_COUNT));
+    use_vmcs(vcpu, &nv->vmcs02);
+    if (nv->v.unmerged || UNLIKELY(merge_needs_l1_state(nv)))
+        merge_groups(vcpu, nv, &l1);
+    merge_msr_bitmap(vcpu, nv);
+    enter_address_space(vcpu, nv);
+    vcpu->in_l2 = true;
+    if (UNLIKELY(msrs)) {
+        u32 failed = load_msr_list(vcpu, GPA(v12(nv, F(ENTRY_MSR_LOAD_ADDR))), msrs, MSR_ENTRY_LOAD);
+        if (failed) {
+            leave_failed_entry(vcpu, nv, EXIT_BAD_MSR_LOAD, failed);
+            return (struct vmx_result){VMX_ELSEWHERE, 0, 0};
+        }
+    }
+    nv->v.launched = true;
+    take_event(vcpu, nv);
+    set_activity(vcpu, nv);
+    start_timer(vcpu, nv);
+    // A pending event of L1 is looked at with L2's rules.
+    vcpu_note(vcpu, nv->proc_l1 || n->event_written ? WORK_NESTED : 0);
+    return (struct vmx_result){VMX_ELSEWHERE, 0, 0};
+}

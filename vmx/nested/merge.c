@@ -1,0 +1,295 @@
+// From vmcs12 to vmcs02: one function for each group of fields, run when L1 changed the group.
+
+#include "drivers/cpu.h"
+#include "vmx/msr.h"
+#include "vmx/nested/state.h"
+#include "vmx/vmcs01.h"
+
+#define EFER_LONG (EFER_LME | EFER_LMA)
+
+static u64 limit(enum control_word w, u64 v)
+{
+    return (v | vmx.caps.word[w].must) & vmx.caps.word[w].may;
+}
+
+// L0's pointer to a page that L1 names, or NULL where L1 has no memory.
+static u8 *l1_page(struct vcpu *vcpu, u64 address)
+{
+    return guest_ptr(&vcpu->vm->mem, GPA(address), PAGE_SIZE);
+}
+
+static void write_pin(struct nvmcs *nv)
+{
+    vmwrite(F(PIN_CTRL),
+            limit(WORD_PIN, control_merge_word(WORD_PIN, v12_controls(&nv->v, WORD_PIN), &vmx.caps) |
+                                CTL_PREEMPTION_TIMER));
+}
+
+// The bits of the primary controls that the table leaves to this function.
+static void write_proc(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    u64 l1 = v12_controls(&nv->v, WORD_PROC);
+    u64 proc = control_merge_word(WORD_PROC, l1, &vmx.caps) | CTL_MSR_BITMAPS;
+    nv->proc_l1 = (u32)(l1 & (CTL_INTR_WINDOW | CTL_NMI_WINDOW));
+    // CR8 is L1's own TPR unless L1 shadows it: L0 then emulates the access.
+    if (l1 & CTL_TPR_SHADOW)
+        proc |= l1 & (CTL_TPR_SHADOW | CTL_CR8_LOAD_EXITING | CTL_CR8_STORE_EXITING);
+    else
+        proc |= CTL_CR8_LOAD_EXITING | CTL_CR8_STORE_EXITING;
+    nv->vmcs02.proc = (u32)limit(WORD_PROC, proc | nv->proc_l1);
+    vmwrite(F(PROC_CTRL), nv->vmcs02.proc);
+    (void)vcpu;
+}
+
+static void write_proc2(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    u64 l1 = v12_controls(&nv->v, WORD_PROC2);
+    u64 proc2 = control_merge_word(WORD_PROC2, l1, &vmx.caps);
+    proc2 |= l1 & (CTL_VIRTUALIZE_APIC | CTL_VIRTUALIZE_X2APIC | CTL_TSC_SCALING);
+    vmwrite(F(PROC2_CTRL), limit(WORD_PROC2, proc2));
+    (void)vcpu;
+}
+
+static void write_entry(struct nvmcs *nv)
+{
+    vmwrite(F(ENTRY_CTRL),
+            limit(WORD_ENTRY, control_merge_word(WORD_ENTRY, v12_controls(&nv->v, WORD_ENTRY),
+                                                 &vmx.caps)));
+}
+
+static void write_exceptions(struct nvmcs *nv)
+{
+    // Page faults are L1's alone, so its mask and match serve as they are.
+    vmwrite(F(EXCEPTION_BITMAP), v12(nv, F(EXCEPTION_BITMAP)) | vmcs01_exceptions());
+    vmwrite(F(PF_ERROR_MASK), v12(nv, F(PF_ERROR_MASK)));
+    vmwrite(F(PF_ERROR_MATCH), v12(nv, F(PF_ERROR_MATCH)));
+}
+
+// Pages of L1 that L0 reads, not the processor.
+static void find_bitmaps(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    bool io = V12_HAS(&nv->v, IO_BITMAPS), msr = V12_HAS(&nv->v, MSR_BITMAPS);
+    nv->l1_io_a = io ? l1_page(vcpu, v12(nv, F(IO_BITMAP_A))) : NULL;
+    nv->l1_io_b = io ? l1_page(vcpu, v12(nv, F(IO_BITMAP_B))) : NULL;
+    nv->l1_msr_bitmap = msr ? l1_page(vcpu, v12(nv, F(MSR_BITMAP))) : NULL;
+}
+
+// Pages of L1 that the processor uses. Where L1 has no memory an unused page of its own budget
+// stands in, which reads as zeros.
+static u64 pinned(struct vcpu *vcpu, u64 address)
+{
+    hpa_t hpa;
+    return guest_to_host(&vcpu->vm->mem, GPA(address), &hpa, NULL) ? hpa.v
+                                                                    : vcpu->nested->no_page.v;
+}
+
+static void write_apic(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    if (V12_HAS(&nv->v, TPR_SHADOW))
+        vmwrite(F(VIRTUAL_APIC_ADDR), pinned(vcpu, v12(nv, F(VIRTUAL_APIC_ADDR))));
+    if (V12_HAS(&nv->v, VIRTUALIZE_APIC))
+        vmwrite(F(APIC_ACCESS_ADDR), pinned(vcpu, v12(nv, F(APIC_ACCESS_ADDR))));
+}
+
+void merge_tsc(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    u64 offset = vcpu->tsc_offset;
+    if (V12_HAS(&nv->v, TSC_OFFSETTING)) {
+        if (V12_HAS(&nv->v, TSC_SCALING)) {
+            u64 mul = v12(nv, F(TSC_MULTIPLIER));
+            vmwrite(F(TSC_MULTIPLIER), mul);
+            offset = (u64)((__int128)(s64)offset * (__int128)(s64)(mul >> 1) >> 47);
+        }
+        offset += v12(nv, F(TSC_OFFSET));
+    }
+    vmwrite(F(TSC_OFFSET), offset);
+}
+
+// SDM, "Guest/Host Masks and Read Shadows for CR0 and CR4": bits of L1 show L1's shadow, bits that
+// only L0 owns show what L1 gave L2.
+static void write_cr_masks(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    u64 mask0 = v12(nv, F(CR0_MASK)), mask4 = v12(nv, F(CR4_MASK));
+    u64 cr0 = v12(nv, F(GUEST_CR0)), cr4 = v12(nv, F(GUEST_CR4));
+    vmwrite(F(CR0_MASK), mask0 | CR0_L0);
+    vmwrite(F(CR4_MASK), mask4 | cr4_l0(vcpu));
+    vmwrite(F(CR0_SHADOW), (v12(nv, F(CR0_SHADOW)) & mask0) | (cr0 & ~mask0));
+    vmwrite(F(CR4_SHADOW), (v12(nv, F(CR4_SHADOW)) & mask4) | (cr4 & ~mask4));
+}
+
+static void write_crs(struct nvmcs *nv)
+{
+    // A VM entry leaves CD and NW alone, and L0 keeps both clear.
+    vmwrite(F(GUEST_CR0), (v12(nv, F(GUEST_CR0)) & ~(CR0_CD | CR0_NW)) | CR0_NE | CR0_ET);
+    vmwrite(F(GUEST_CR4), (v12(nv, F(GUEST_CR4)) | vmx.caps.cr4_fixed0) & vmx.caps.cr4_fixed1);
+}
+
+static void write_pdptes(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    u64 cr0 = v12(nv, F(GUEST_CR0)), cr4 = v12(nv, F(GUEST_CR4));
+    u64 p[4] = {v12(nv, F(GUEST_PDPTE0)), v12(nv, F(GUEST_PDPTE1)), v12(nv, F(GUEST_PDPTE2)),
+                v12(nv, F(GUEST_PDPTE3))};
+    if (!(cr0 & CR0_PG) || !(cr4 & CR4_PAE) || V12_HAS(&nv->v, ENTRY_IA32E_GUEST))
+        return;
+    // Without EPT of L1 a VM entry loads them from memory; vmcs02 has EPT on.
+    if (!V12_HAS(&nv->v, EPT))
+        guest_read(&vcpu->vm->mem, p, GPA(v12(nv, F(GUEST_CR3)) & 0xffffffe0), sizeof(p));
+    vmwrite(F(GUEST_PDPTE0), p[0]);
+    vmwrite(F(GUEST_PDPTE1), p[1]);
+    vmwrite(F(GUEST_PDPTE2), p[2]);
+    vmwrite(F(GUEST_PDPTE3), p[3]);
+}
+
+static void write_debug(struct nvmcs *nv, const struct l1_state *l1)
+{
+    bool load = V12_HAS(&nv->v, ENTRY_LOAD_DEBUG);
+    vmwrite(F(GUEST_DR7), load ? v12(nv, F(GUEST_DR7)) : l1->dr7);
+    vmwrite(F(GUEST_DEBUGCTL), load ? v12(nv, F(GUEST_DEBUGCTL)) : l1->debugctl);
+}
+
+// SDM, "Loading Guest Control Registers, Debug Registers, and MSRs".
+static void write_efer_pat(struct nvmcs *nv, const struct l1_state *l1)
+{
+    u64 efer = v12(nv, F(GUEST_EFER));
+    if (!V12_HAS(&nv->v, ENTRY_LOAD_EFER)) {
+        bool lma = V12_HAS(&nv->v, ENTRY_IA32E_GUEST);
+        efer = l1->efer & ~(u64)EFER_LMA;
+        efer |= lma ? EFER_LMA : 0;
+        // LME follows only where paging is on ("if CR0.PG is being loaded with 1").
+        if (v12(nv, F(GUEST_CR0)) & CR0_PG)
+            efer = lma ? efer | EFER_LME : efer & ~(u64)EFER_LME;
+    }
+    vmwrite(F(GUEST_EFER), efer);
+    vmwrite(F(GUEST_PAT), V12_HAS(&nv->v, ENTRY_LOAD_PAT) ? v12(nv, F(GUEST_PAT)) : l1->pat);
+}
+
+static void copy_group(struct nvmcs *nv, enum field_group g)
+{
+    for (unsigned i = 0; i < VF_COUNT; i++) {
+        vmcs_field_t f = field_at(i);
+        if (field_group(f) == g && field_merge(f) == MERGE_COPY)
+            vmwrite_safe(f, v12(nv, f));
+    }
+}
+
+static void write_state(struct nvmcs *nv)
+{
+    vmwrite(F(GUEST_INTERRUPTIBILITY), v12(nv, F(GUEST_INTERRUPTIBILITY)));
+    vmwrite(F(GUEST_PENDING_DEBUG), v12(nv, F(GUEST_PENDING_DEBUG)));
+    // GUEST_ACTIVITY stays active: a halted L2 halts in vcpu->activity.
+}
+
+#define CONTROLS (GROUP(PIN) | GROUP(PROC) | GROUP(PROC2) | GROUP(EXIT) | GROUP(ENTRY))
+#define LOADS_NOT_ALL                                                                              \
+    (!V12_HAS(&nv->v, ENTRY_LOAD_DEBUG) || !V12_HAS(&nv->v, ENTRY_LOAD_PAT) ||                     \
+     !V12_HAS(&nv->v, ENTRY_LOAD_EFER))
+
+bool merge_needs_l1_state(const struct nvmcs *nv)
+{
+    return LOADS_NOT_ALL;
+}
+
+static void merge_controls(struct vcpu *vcpu, struct nvmcs *nv, u32 groups)
+{
+    if (groups & GROUP(PIN))
+        write_pin(nv);
+    if (groups & (GROUP(PROC)))
+        write_proc(vcpu, nv);
+    if (groups & (GROUP(PROC) | GROUP(PROC2)))
+        write_proc2(vcpu, nv);
+    if (groups & GROUP(ENTRY))
+        write_entry(nv);
+    if (groups & GROUP(EXCEPTIONS))
+        write_exceptions(nv);
+    if (groups & (GROUP(PROC) | GROUP(BITMAPS)))
+        find_bitmaps(vcpu, nv);
+    if (groups & (GROUP(PROC) | GROUP(PROC2) | GROUP(APIC)))
+        write_apic(vcpu, nv);
+    if (groups & GROUP(TPR) && V12_HAS(&nv->v, TPR_SHADOW))
+        vmwrite(F(TPR_THRESHOLD), v12(nv, F(TPR_THRESHOLD)));
+    if (groups & (GROUP(PROC) | GROUP(PROC2) | GROUP(TSC)))
+        merge_tsc(vcpu, nv);
+    if (groups & GROUP(PLE)) {
+        vmwrite_safe(F(PLE_GAP), v12(nv, F(PLE_GAP)));
+        vmwrite_safe(F(PLE_WINDOW), v12(nv, F(PLE_WINDOW)));
+    }
+    if (groups & GROUP(VPID))
+        nv->flush_vpid = true;
+}
+
+static void merge_guest(struct vcpu *vcpu, struct nvmcs *nv, u32 groups, const struct l1_state *l1)
+{
+    if (groups & (GROUP(CR_MASKS) | GROUP(CRS)))
+        write_cr_masks(vcpu, nv);
+    if (groups & GROUP(CRS))
+        write_crs(nv);
+    if (groups & (GROUP(CRS) | GROUP(CR3) | GROUP(PDPTES) | GROUP(ENTRY)))
+        write_pdptes(vcpu, nv);
+    if (groups & GROUP(CR3))
+        vmwrite(F(GUEST_CR3), v12(nv, F(GUEST_CR3)));
+    if (groups & GROUP(SEGMENTS))
+        copy_group(nv, GROUP_SEGMENTS);
+    if (groups & GROUP(TABLES))
+        copy_group(nv, GROUP_TABLES);
+    if (groups & GROUP(STATE))
+        write_state(nv);
+    if (groups & (GROUP(DEBUG) | GROUP(ENTRY)) || !V12_HAS(&nv->v, ENTRY_LOAD_DEBUG))
+        write_debug(nv, l1);
+    if (groups & (GROUP(MSRS) | GROUP(ENTRY) | GROUP(CRS)) || LOADS_NOT_ALL)
+        write_efer_pat(nv, l1);
+    if (groups & GROUP(MSRS))
+        copy_group(nv, GROUP_MSRS);
+}
+
+void merge_groups(struct vcpu *vcpu, struct nvmcs *nv, const struct l1_state *l1)
+{
+    u32 groups = nv->v.unmerged;
+    nv->v.unmerged = 0;
+    if (groups & GROUP(RIP)) {
+        vmwrite(F(GUEST_RIP), v12(nv, F(GUEST_RIP)));
+        vmwrite(F(GUEST_RSP), v12(nv, F(GUEST_RSP)));
+    }
+    if (groups & GROUP(RFLAGS))
+        vmwrite(F(GUEST_RFLAGS), v12(nv, F(GUEST_RFLAGS)));
+    if (groups & ~(GROUP(RIP) | GROUP(RFLAGS) | GROUP(EVENT)))
+        merge_controls(vcpu, nv, groups);
+    if (groups & ~(GROUP(RIP) | GROUP(RFLAGS) | GROUP(EVENT)) || LOADS_NOT_ALL)
+        merge_guest(vcpu, nv, groups, l1);
+}
+
+// The words of an MSR bitmap in which L0 opens anything, by 64 MSRs; see msr_bitmap_init(). The
+// same words in the read and the write half.
+static const u16 open_words[] = {0x10 / 64, 0x174 / 64, 0x80 + 0x80 / 64, 0x80 + 0x100 / 64};
+
+#define WRITE_HALF (2048 / 8)
+
+// An MSR is open to L2 if L0 and L1 both open it. L1's bitmap is read at each entry: L1 may change
+// it while the VMCS is active, and what L0 opens is few words.
+void merge_msr_bitmap(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    u64 *to = phys_ptr(nv->msr_bitmap);
+    const u64 *l0 = phys_ptr(vcpu->vm->msr_bitmap), *l1 = (const u64 *)nv->l1_msr_bitmap;
+    for (unsigned i = 0; i < ARRAY_SIZE(open_words); i++) {
+        unsigned r = open_words[i], w = r + WRITE_HALF;
+        to[r] = l1 ? l0[r] | l1[r] : ~0ull;
+        to[w] = l1 ? l0[w] | l1[w] : ~0ull;
+    }
+}
+
+void merge_init(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    vmcs_init_host(&vmx.host);
+    vmwrite(F(EXIT_CTRL), vmcs01_exit_controls());
+    vmwrite(F(MSR_BITMAP), nv->msr_bitmap.v);
+    vmwrite(F(EXIT_MSR_STORE_COUNT), 0);
+    vmwrite(F(EXIT_MSR_LOAD_COUNT), 0);
+    vmwrite(F(ENTRY_MSR_LOAD_COUNT), 0);
+    vmwrite(F(CR3_TARGET_COUNT), 0);
+    vmwrite(F(ENTRY_INTR_INFO), 0);
+    vmwrite(F(GUEST_ACTIVITY), 0);
+    vmwrite(F(VMCS_LINK_POINTER), ~0ull);
+    vmwrite_safe(F(XSS_EXITING_BITMAP), 0);
+    if (vmx.vpid)
+        vmwrite(F(VPID), nv->vpid02);
+    (void)vcpu;
+}

@@ -1,0 +1,173 @@
+#pragma once
+// What the parts of nested VMX share, and nobody else reads.
+
+#include "ept/ept02.h"
+#include "libc/list.h"
+#include "libc/x86.h"
+#include "vmx/cpu.h"
+#include "vmx/nested/check.h"
+#include "vmx/nested/nested.h"
+#include "vmx/nested/policy.h"
+#include "vmx/nested/vmcs12.h"
+
+#define VMX_ERR_VMCALL              1
+#define VMX_ERR_VMCLEAR_ADDRESS     2
+#define VMX_ERR_VMCLEAR_VMXON       3
+#define VMX_ERR_LAUNCH_NOT_CLEAR    4
+#define VMX_ERR_RESUME_NOT_LAUNCHED 5
+#define VMX_ERR_VMPTRLD_ADDRESS     9
+#define VMX_ERR_VMPTRLD_VMXON       10
+#define VMX_ERR_VMPTRLD_REVISION    11
+#define VMX_ERR_NO_FIELD            12
+#define VMX_ERR_READ_ONLY           13
+#define VMX_ERR_VMXON_IN_VMX        15
+#define VMX_ERR_MOV_SS              26
+#define VMX_ERR_INVALIDATION        28
+
+#define VMCS_NONE GPA(~0ull)
+
+// One VMCS of L1, from VMPTRLD to VMCLEAR. Fills a page of the VM's pool.
+struct nvmcs {
+    struct vmcs12 v;
+    gpa_t gpa;
+    struct list lru;       // in nested.active
+    struct vmcs vmcs02;
+    hpa_t msr_bitmap;      // of vmcs02
+    u8 *l1_msr_bitmap;     // L1's pages as vmcs12 names them now, NULL: no such memory or off
+    u8 *l1_io_a, *l1_io_b;
+    bool lazy;             // guest state that is not kept up to date is in vmcs02 only
+    bool lma_touched;      // L2 wrote EFER since the last exit
+    u16 vpid02;
+    bool flush_vpid;       // vpid02 before the next entry
+    u64 vmcs02_eptp;       // what EPTP of vmcs02 holds
+    u32 proc_l1;           // interrupt and NMI window bits that L1 wants
+
+    struct vmcs shadow;    // hpa 0: the processor has no VMCS shadowing
+    u64 in_shadow[VF_COUNT > 64 ? 64 : VF_COUNT]; // by position in shadow.c's list
+};
+
+_Static_assert(sizeof(struct nvmcs) <= PAGE_SIZE, "one page of the pool");
+
+struct nested {
+    bool vmxon;
+    gpa_t vmxon_region;
+    struct nvmcs *current; // NULL: no current VMCS
+    struct list active;    // nvmcs, most recently current first
+    unsigned count;
+    u64 timer_deadline;    // TSC at which L1's preemption timer ends; ~0: not armed
+    bool event_written;    // vmcs02 holds an event that is not delivered yet
+    bool immediate_exit;   // L2 is to be left right after that event
+    u64 tsc_offset_01;     // what vmcs01 holds
+    struct entry_env env;
+    struct ept02_cache ept02;
+    hpa_t vmread_bitmap, vmwrite_bitmap;
+    hpa_t no_page;         // stands in where L1 names memory that it does not have
+    bool exists[VF_COUNT]; // fields that L1's processor has
+};
+
+// --- store.c ---
+
+// The nvmcs of a region: the one that is active, or a new one filled from L1's memory. NULL: the
+// pool is empty even after eviction.
+struct nvmcs *store_get(struct vcpu *vcpu, gpa_t region);
+struct nvmcs *store_find(struct vcpu *vcpu, gpa_t region);
+
+// VMCLEAR of an active one: its state goes to L1's memory and its pages to the pool.
+void store_clear(struct vcpu *vcpu, struct nvmcs *nv, bool launch_state_clear);
+
+// Makes the guest state in vmcs12 complete where part of it is in vmcs02 only.
+void store_sync_lazy(struct vcpu *vcpu, struct nvmcs *nv);
+
+// Whether a field is one that store_sync_lazy() fetches.
+bool store_is_lazy(vmcs_field_t f);
+
+// --- merge.c ---
+
+// One-time contents of a new vmcs02, which is current.
+void merge_init(struct vcpu *vcpu, struct nvmcs *nv);
+
+// State of L1 that a VM entry without the "load" controls passes on to L2.
+struct l1_state {
+    u64 dr7, debugctl, pat, efer;
+};
+
+// Brings the groups that L1 changed into vmcs02, which is current.
+void merge_groups(struct vcpu *vcpu, struct nvmcs *nv, const struct l1_state *l1);
+
+// The sum of L0's, L1's and L2's TSC offsets.
+void merge_tsc(struct vcpu *vcpu, struct nvmcs *nv);
+
+// L1's MSR bitmap, which L1 may change at any time, for this entry.
+void merge_msr_bitmap(struct vcpu *vcpu, struct nvmcs *nv);
+
+// Whether `groups` or absent "load" controls need struct l1_state.
+bool merge_needs_l1_state(const struct nvmcs *nv);
+
+// --- entry.c ---
+
+// What a VMX instruction did. One place (insn.c) turns it into RFLAGS, RIP and the error field.
+struct vmx_result {
+    enum { VMX_SUCCEED, VMX_FAIL_INVALID, VMX_FAIL_VALID, VMX_FAULT, VMX_ELSEWHERE } kind;
+    u32 number; // of the error, or the exception's vector
+    u32 error;  // exception's error code
+};
+
+// The virtual VM entry of VMLAUNCH and VMRESUME. VMX_ELSEWHERE: L2 is entered, or the entry failed
+// with a virtual VM exit; RIP is not to be touched.
+struct vmx_result entry_run(struct vcpu *vcpu, struct nvmcs *nv);
+
+// --- leave.c ---
+
+// Exit information that L1 gets.
+struct leave {
+    u32 reason;
+    u64 qualification;
+    u32 intr_info;  // bit 31 clear: none
+    u32 intr_error;
+    bool own_info;  // intr_info is given here, not the processor's
+    bool synthetic; // an exit that the processor did not make: no instruction length and information
+};
+
+// The virtual VM exit from L2 to L1: vmcs02 is current before it, vmcs01 after it.
+void leave_l2(struct vcpu *vcpu, const struct leave *exit);
+
+// The failed entry: L2 never ran, vmcs01 is current or vmcs02 if `in_l2`.
+void leave_failed_entry(struct vcpu *vcpu, struct nvmcs *nv, u32 reason, u64 qualification);
+
+// Loads an MSR list of L1; returns the number of the entry that failed (from 1), or 0.
+u32 load_msr_list(struct vcpu *vcpu, gpa_t list, u32 count, enum msr_list kind);
+
+// --- shadow.c ---
+
+// Bitmaps for VMREAD and VMWRITE. False: no memory.
+bool shadow_init(struct vcpu *vcpu);
+bool shadow_create(struct vcpu *vcpu, struct nvmcs *nv);
+
+// vmcs01 (current) shows `nv`, or no VMCS, to VMREAD and VMWRITE of L1.
+void shadow_attach(struct vcpu *vcpu, struct nvmcs *nv);
+
+// A VMWRITE that trapped changed `f`: its copy, if there is one, follows. vmcs01 is current.
+void shadow_update(struct vcpu *vcpu, struct nvmcs *nv, vmcs_field_t f);
+
+// Takes over what L1 wrote; any VMCS is current before, none in particular after it.
+void shadow_fetch(struct nvmcs *nv);
+
+// Shows L1 the new values; as above.
+void shadow_show(struct nvmcs *nv);
+
+// --- common ---
+
+static inline void use_vmcs(struct vcpu *vcpu, struct vmcs *v)
+{
+    vmcs_load(v);
+    vcpu->vmcs = v;
+    if (v->host_rsp != vcpu->host_rsp) {
+        v->host_rsp = vcpu->host_rsp;
+        vmwrite(F(HOST_RSP), v->host_rsp);
+    }
+}
+
+static inline u64 v12(const struct nvmcs *nv, vmcs_field_t f)
+{
+    return v12_get(&nv->v, f);
+}
