@@ -291,6 +291,18 @@ TEST(msr_lists)
     }
 }
 
+TEST(clean_groups_are_not_checked)
+{
+    struct world w;
+    world_init(&w);
+    v12_save(&w.v, F(GUEST_RIP), BIT(62));
+    v12_save(&w.v, F(HOST_CR3), BIT(62));
+    CHECK_EQ(check_entry(&w.v, &w.env, 0).outcome, ENTRY_OK);
+    CHECK_EQ(check_entry(&w.v, &w.env, GROUP(RIP)).row, RULE_RIP_64);
+    CHECK_EQ(check_entry(&w.v, &w.env, GROUP(RIP) | GROUP(HOST)).row, RULE_HOST_CR3);
+    world_fini(&w);
+}
+
 TEST(texts)
 {
     CHECK(!strcmp(check_section(RULE_PIN_SETTINGS), "VM-Execution Control Fields"));
