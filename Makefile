@@ -1,7 +1,10 @@
 # Nestor: `make help` lists the targets.
+#
+# make run and make test do all their own set-up: they install the Debian packages that are missing.
 
 VERSION := 0.1
 B       := build
+BUILD   := $(B)
 MAKEFLAGS += --no-builtin-rules
 
 CC      := gcc
@@ -50,6 +53,80 @@ $(B)/obj/%.asm.o: %.asm Makefile
 
 -include $(OBJ:.o=.d)
 
-.PHONY: clean
+# --- Host: pure logic for the unit tests ---
+
+HOST_CFLAGS := -std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -DNESTOR_HOST \
+               -Wall -Wextra -Werror -I. -DNESTOR_VERSION='"host"'
+HOST_SRC    := $(filter-out libc/% boot/%,$(C_SRC))
+HOST_OBJ    := $(HOST_SRC:%.c=$(B)/host/obj/%.o)
+HOST_FRAME  := $(B)/host/obj/tests/host/support.o
+HOST_TESTS  := $(patsubst tests/host/%.c,$(B)/host/%,$(sort $(wildcard tests/host/test_*.c)))
+
+$(B)/host/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@$(CC) $(HOST_CFLAGS) -MMD -MP -c $< -o $@
+
+$(B)/host/libnestor.a: $(HOST_OBJ)
+	@rm -f $@
+	@ar rcs $@ $^
+
+# The frame comes first, in place of the kernel's log and panic.
+.SECONDARY:
+$(B)/host/test_%: $(B)/host/obj/tests/host/test_%.o $(HOST_FRAME) $(B)/host/libnestor.a
+	@echo "  HOST    $@"
+	@$(CC) $(HOST_CFLAGS) -o $@ $^ -pthread
+
+-include $(HOST_OBJ:.o=.d) $(HOST_TESTS:$(B)/host/%=$(B)/host/obj/tests/host/%.d)
+
+include tests/l1/rules.mk
+include tests/fuzz/rules.mk
+
+# --- What users call ---
+
+.DEFAULT_GOAL := all
+
+.PHONY: deps run test check host lint format iso clean help
+
+deps:
+	@scripts/install-deps
+
+# Set-up comes first, with the tools then there; only after it make looks at what is to be built.
+run: deps
+	@$(MAKE) --no-print-directory all
+	@scripts/run-main-job
+
+test: deps
+	@$(MAKE) --no-print-directory -j2 all host l1 fuzz-build
+	@tests/run $(T)
+
+check: deps
+	@$(MAKE) --no-print-directory -j2 all host l1
+	@tests/run --quick $(T)
+
+host: $(HOST_TESTS)
+
+lint:
+	@scripts/lint
+
+format:
+	@clang-format -i $(filter %.c %.h,$(shell git ls-files))
+
+# make iso CFG=path/to/nestor.cfg: a bootable image for an L1 of your own.
+CFG ?= nestor.cfg
+iso: all
+	@scripts/mkiso $(B)/nestor.iso $(CFG)
+	@echo "$(B)/nestor.iso"
+
 clean:
-	rm -rf $(B)/obj $(B)/host $(B)/fuzz $(B)/test $(B)/*.elf $(B)/*.iso
+	rm -rf $(B)/obj $(B)/host $(B)/fuzz $(B)/l1 $(B)/test $(B)/*.elf $(B)/*.iso
+
+help:
+	@echo "make                 build/nestor.elf"
+	@echo "make run             the main job: Linux/KVM as L1 on Nestor in Bochs, with a Linux as its L2"
+	@echo "                     MMU=ept|shadow-on-ept   MODEL=a Bochs processor   INTERACTIVE=1: a shell"
+	@echo "make test            all tests; T=NAME or T='A B*' runs those cases only"
+	@echo "make check           the quick part: host tests, lint, a first boot"
+	@echo "make iso CFG=FILE    build/nestor.iso with the VMs of a nestor.cfg; see scripts/bochs-run --help"
+	@echo "make lint, format    the habits of CONTRIBUTING.md"
+	@echo "make fuzz [F=NAME]   the fuzzers for FUZZ_SECONDS each"
+	@echo "make clean           all but the downloaded packages"

@@ -1,6 +1,6 @@
 ; Entry from a multiboot2 loader: 32-bit protected mode, EBX = boot information.
 ; Builds boot page tables (4 GiB identity, the same at PHYS_WINDOW, the image at -2 GiB), enters long
-; mode and calls kernel_main(hpa of the boot information) on the boot stack. kernel/paging.c then
+; mode and calls boot_multiboot2(hpa of the boot information) on the boot stack. kernel/paging.c then
 ; replaces these tables by exact ones.
 
 bits 32
@@ -115,13 +115,13 @@ boot_long:
         mov     rsp, boot_stack_top
         mov     edi, edi
         xor     ebp, ebp
-        mov     rax, kernel_main
+        mov     rax, boot_multiboot2
         call    rax
 .stop:  cli
         hlt
         jmp     .stop
 
-extern kernel_main
+extern boot_multiboot2
 
 align 16
 boot_gdt:

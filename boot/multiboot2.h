@@ -2,7 +2,7 @@
 // The information that a Multiboot2 boot loader passes (Multiboot2 Specification, "Boot information
 // format").
 
-#include "boot/boot_info.h"
+#include "kernel/boot_info.h"
 
 #define MULTIBOOT2_LOADER_MAGIC 0x36d76289u // in EAX at the entry
 

@@ -6,6 +6,7 @@ enum { DATA, IER, FCR, LCR, MCR, LSR, MSR, SCRATCH };
 
 #define LSR_DATA  BIT(0)
 #define LSR_EMPTY BIT(5)
+#define LSR_SENT  BIT(6)
 #define LCR_8N1   0x03
 #define LCR_DLAB  0x80
 #define FCR_ON    0x07 // enable, clear both FIFOs
@@ -51,4 +52,10 @@ void uart_receive_irq(struct uart *u, bool on)
 {
     if (u->present)
         outb(u->port + IER, on ? 1 : 0);
+}
+
+void uart_drain(struct uart *u)
+{
+    for (int i = 0; u->present && i < PATIENCE && !(inb(u->port + LSR) & LSR_SENT); i++)
+        __builtin_ia32_pause();
 }

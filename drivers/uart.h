@@ -19,3 +19,6 @@ int uart_get(struct uart *u);
 
 // Whether the UART interrupts for each received byte.
 void uart_receive_irq(struct uart *u, bool on);
+
+// Waits, for a bounded time, until the last byte has left.
+void uart_drain(struct uart *u);

@@ -159,3 +159,8 @@ size_t console_history(char *to, size_t size)
     leave();
     return n;
 }
+
+void console_drain(void)
+{
+    uart_drain(&com1);
+}

@@ -3,7 +3,7 @@
 // last messages. L0's own lines start with "nestor: "; the serial output of the VMs shares COM1,
 // line by line, with the VM's name in front when there are several.
 
-#include "boot/boot_info.h"
+#include "kernel/boot_info.h"
 #include "libc/log.h"
 
 struct console_settings {
@@ -31,3 +31,6 @@ void console_seize(void);
 
 // The ring buffer: copies the last `size` bytes of messages into `to`, returns how many.
 size_t console_history(char *to, size_t size);
+
+// Waits until all text has left the machine.
+void console_drain(void);

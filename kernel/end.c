@@ -14,6 +14,7 @@ void end(enum end_kind kind, u32 code)
                                         "no-vm", "no-vmx",     "panic"};
     irq_disable();
     log_error("end: %s %u", names[kind], code);
+    console_drain();
     if (platform_is_bochs())
         for (const char *s = "Shutdown"; *s; s++)
             outb(BOCHS_SHUTDOWN, (u8)*s);

@@ -1,6 +1,7 @@
 // Start of L0: one readable list of steps.
 
-#include "boot/multiboot2.h"
+#include "kernel/main.h"
+
 #include "drivers/acpi.h"
 #include "drivers/apic.h"
 #include "drivers/ioapic.h"
@@ -20,7 +21,6 @@
 #include "vmx/cpu.h"
 
 #define CONFIG_NAME   "nestor.cfg"
-#define INFO_MAX      MIB
 #define LOW_MEMORY    MIB // the firmware's, and the trampoline's of other CPUs
 #define PIC1_DATA     0x21
 #define PIC2_DATA     0xa1
@@ -30,24 +30,19 @@ typedef unsigned long long ull;
 
 extern const u8 image_start[], image_end[];
 
-void kernel_main(u64 multiboot_info);
-
-static struct boot_info boot;
+static const struct boot_info *boot;
 static struct frames frames;
 static struct config config;
 
-static void read_boot_info(hpa_t info)
+static void collect_memory(void)
 {
-    int r = multiboot2_parse(phys_ptr(info), INFO_MAX, &boot);
-    if (r)
-        panic("the boot loader's information is unusable: %s", multiboot2_error_text(r));
-    for (unsigned i = 0; i < boot.mem.count; i++)
-        if (boot.mem.range[i].kind == MEM_USABLE)
-            frames_add(&frames, boot.mem.range[i].base, boot.mem.range[i].size);
+    for (unsigned i = 0; i < boot->mem.count; i++)
+        if (boot->mem.range[i].kind == MEM_USABLE)
+            frames_add(&frames, boot->mem.range[i].base, boot->mem.range[i].size);
     frames_remove(&frames, HPA(0), LOW_MEMORY);
     frames_remove(&frames, HPA((u64)image_start & 0x7fffffff), (u64)(image_end - image_start));
-    for (unsigned i = 0; i < boot.modules; i++)
-        frames_remove(&frames, boot.module[i].start, boot.module[i].size);
+    for (unsigned i = 0; i < boot->modules; i++)
+        frames_remove(&frames, boot->module[i].start, boot->module[i].size);
 }
 
 static void config_error(void *ctx, const char *file, u32 line, const char *message)
@@ -60,10 +55,10 @@ static void read_config(void)
 {
     const struct config_report report = {config_error, NULL};
     config_init(&config);
-    if (boot.modules)
-        config_parse(&config, CONFIG_NAME, phys_ptr(boot.module[0].start), boot.module[0].size,
+    if (boot->modules)
+        config_parse(&config, CONFIG_NAME, phys_ptr(boot->module[0].start), boot->module[0].size,
                      &report);
-    config_override(&config, boot.cmdline, &report);
+    config_override(&config, boot->cmdline, &report);
     const struct console_settings s = {config.console == CONSOLE_COM1, config.baud, config.log};
     console_configure(&s);
 }
@@ -93,9 +88,9 @@ static void init_interrupts(void)
     static struct acpi_interrupts in;
     const struct acpi_memory memory = {firmware_readable, NULL};
     struct acpi acpi;
-    if (!boot.rsdp_size)
-        boot.rsdp_size = acpi_scan(&memory, boot.rsdp);
-    bool tables = !acpi_open(&acpi, boot.rsdp, boot.rsdp_size, &memory) &&
+    u8 rsdp[BOOT_RSDP_SIZE];
+    u32 size = boot->rsdp_size ? boot->rsdp_size : acpi_scan(&memory, rsdp);
+    bool tables = !acpi_open(&acpi, boot->rsdp_size ? boot->rsdp : rsdp, size, &memory) &&
                   acpi_interrupts(&acpi, &in);
     outb(PIC1_DATA, 0xff);
     outb(PIC2_DATA, 0xff);
@@ -166,8 +161,8 @@ static void banner(void)
     char name[49];
     const struct vmx_caps *c = &vmx.caps;
     brand(name);
-    log_info("Nestor %s, booted by %s (%s)", NESTOR_VERSION, boot.loader,
-             boot.path == BOOT_MULTIBOOT2 ? "multiboot2" : "UEFI");
+    log_info("Nestor %s, booted by %s (%s)", NESTOR_VERSION, boot->loader,
+             boot->path == BOOT_MULTIBOOT2 ? "multiboot2" : "UEFI");
     log_info("CPU: %s, TSC %llu kHz", name, (ull)(tsc.hz / 1000));
     log_info("VMX: EPT%s%s%s%s%s%s%s", vmx.vpid ? ", VPID" : "",
              vmx.ept.large_1g ? ", 1G pages" : "", vmx.ept.ad ? ", EPT A/D" : "",
@@ -181,17 +176,17 @@ static void banner(void)
 // On the guarded stack of the boot CPU.
 static void start(void)
 {
-    console_screen(&boot);
+    console_screen(boot);
     read_config();
     init_interrupts();
     init_time();
     init_vmx();
     banner();
-    if (!boot.modules)
+    if (!boot->modules)
         log_error("no module: the boot loader must load " CONFIG_NAME " as the first module");
     else if (!config.nvms)
         log_error(CONFIG_NAME " describes no VM: add a section such as [vm linux]");
-    if (!vms_start(&config, &boot, &frames)) {
+    if (!vms_start(&config, boot, &frames)) {
         log_error("no VM could be started");
         end(END_NO_VM, 0);
     }
@@ -199,11 +194,11 @@ static void start(void)
     vms_end();
 }
 
-void kernel_main(u64 multiboot_info)
+void kernel_start(const struct boot_info *info)
 {
-    console_init();
-    read_boot_info(HPA(multiboot_info));
-    paging_init(&boot, &frames);
+    boot = info;
+    collect_memory();
+    paging_init(boot, &frames);
     struct cpu *cpu = cpus_init_boot(&frames);
     asm volatile("mov %0, %%rsp\n xor %%ebp, %%ebp\n call *%1\n"
                  :

@@ -3,7 +3,7 @@
 // never executable, without the image), devices in the same window uncached, stacks with unmapped
 // guard pages. Pages use no PCID and no global bit: L0 never switches tables.
 
-#include "boot/boot_info.h"
+#include "kernel/boot_info.h"
 #include "kernel/frame.h"
 
 // Builds the tables from the memory map and loads them.

@@ -1,7 +1,7 @@
 #pragma once
 // From nestor.cfg to running VMs, and what is said of them at the end.
 
-#include "boot/boot_info.h"
+#include "kernel/boot_info.h"
 #include "kernel/config.h"
 #include "kernel/frame.h"
 

@@ -63,9 +63,20 @@ static void build_leaf7(struct cpuid_table *t, const struct cpuid_params *p)
     r->edx &= LEAF7_EDX;
 }
 
+// Leaf 15H: the TSC's frequency as the processor tells it, in terms of a crystal of 1 GHz, which is
+// what the VM's local APIC timer runs on (drivers/model/layout.h). Nothing if the host is silent.
+static struct cpuid_regs tsc_leaf(struct cpuid_regs tsc, struct cpuid_regs frequency)
+{
+    u64 mhz = frequency.eax & 0xffff;
+    if (tsc.eax && tsc.ebx && tsc.ecx)
+        mhz = (u64)tsc.ecx * tsc.ebx / tsc.eax / 1000000;
+    return tsc.eax && mhz ? (struct cpuid_regs){1000, (u32)mhz, 1000000000, 0}
+                          : (struct cpuid_regs){0};
+}
+
 static void build_basic(struct cpuid_table *t, cpuid_reader host, const struct cpuid_params *p)
 {
-    t->max_basic = MIN(host(0, 0).eax, 0xd);
+    t->max_basic = MIN(host(0, 0).eax, CPUID_BASIC_MAX);
     for (u32 leaf = 0; leaf <= t->max_basic; leaf++)
         t->basic[leaf] = host(leaf, 0);
     t->basic[0].eax = t->max_basic;
@@ -73,7 +84,11 @@ static void build_basic(struct cpuid_table *t, cpuid_reader host, const struct c
     t->basic[3] = t->basic[5] = (struct cpuid_regs){0};
     t->basic[6] = (struct cpuid_regs){.eax = LEAF6_ARAT};
     build_leaf7(t, p);
-    t->basic[8] = t->basic[9] = t->basic[0xa] = (struct cpuid_regs){0};
+    for (u32 leaf = 8; leaf <= 0xc; leaf++)
+        t->basic[leaf] = (struct cpuid_regs){0};
+    for (u32 leaf = 0xe; leaf <= 0x14; leaf++)
+        t->basic[leaf] = (struct cpuid_regs){0};
+    t->basic[0x15] = tsc_leaf(t->basic[0x15], t->basic[0x16]);
     if (cpuid_has_xsave(t)) {
         t->xcr0 = ((u64)t->basic[0xd].edx << 32 | t->basic[0xd].eax) & XCR0_KNOWN;
         t->xsaves = p->xsaves && host(0xd, 1).eax & LEAF_D1_XSAVES;

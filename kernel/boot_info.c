@@ -1,4 +1,4 @@
-#include "boot/boot_info.h"
+#include "kernel/boot_info.h"
 
 #include "libc/string.h"
 
