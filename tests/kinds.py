@@ -17,13 +17,16 @@ DEFAULT_MODEL = "corei7_skylake_x"
 SLACK = 60
 
 
-def run_command(command, log, timeout):
-    """Exit status of the command, whose output is added to the file `log`; None after a time-out."""
+def run_command(command, log, timeout, place=TOP):
+    """Exit status of the command, whose output is added to the file `log`; None after a time-out.
+
+    It runs in the directory `place`.
+    """
     with open(log, "ab") as out:
         try:
             done = subprocess.run(
                 command,
-                cwd=TOP,
+                cwd=place,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -111,9 +114,11 @@ class Machine(Case):
         )
         if packed != 0:
             return "mkiso failed", []
-        command = ["scripts/bochs-run", *bare, *self.run_options]
+        # The emulator's devices leave files where it runs.
+        command = [os.path.join(TOP, "scripts/bochs-run"), *bare, *self.run_options]
         command += ["--model", self.model, "--memory", str(self.memory), "--cpus", str(self.cpus)]
-        status = run_command(command + ["--timeout", str(self.timeout), iso], log, self.timeout + SLACK)
+        command += ["--timeout", str(self.timeout), iso]
+        status = run_command(command, log, self.timeout + SLACK, place)
         os.unlink(iso)
         with open(log, encoding="latin-1") as text:
             return status, [line.rstrip() for line in text]

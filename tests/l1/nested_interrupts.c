@@ -49,12 +49,12 @@ void test_external(void)
     l2_defaults(l2_spin);
     l2_control(PIN_CTLS, PIN_EXTINT);
     vmwrite(GUEST_RFLAGS, 2 | FLAG_IF);
-    apic_timer(0x53, 5000);
+    apic_timer(0x53, 200000);
     check_run(R_EXTINT, "a timer interrupt while L2 runs");
     irq_drain();
     l2_defaults(l2_sti_hlt);
     l2_control(PIN_CTLS, PIN_EXTINT);
-    apic_timer(0x53, 5000);
+    apic_timer(0x53, 200000);
     check_run(R_EXTINT, "a timer interrupt while L2 halts");
     check_eq(vmread(GUEST_ACTIVITY), 1, "a timer interrupt while L2 halts: activity state");
     irq_drain();
@@ -62,12 +62,12 @@ void test_external(void)
     l2_defaults(l2_spin);
     events_idt();
     vmwrite(GUEST_RFLAGS, 2 | FLAG_IF);
-    apic_timer(0x53, 5000);
+    apic_timer(0x53, 200000);
     check_delivered(l2_run(), 0x53, "not intercepted, L2 runs");
     irq_drain();
     l2_defaults(l2_sti_hlt);
     events_idt();
-    apic_timer(0x53, 5000);
+    apic_timer(0x53, 200000);
     check_delivered(l2_run(), 0x53, "not intercepted, L2 halts");
     irq_drain();
     // IF of L2 does not matter when they exit.
@@ -262,7 +262,7 @@ void test_activity(void)
     l2_control(PIN_CTLS, PIN_EXTINT);
     vmwrite(GUEST_ACTIVITY, 1);
     vmwrite(GUEST_RFLAGS, 2 | FLAG_IF);
-    apic_timer(0x53, 5000);
+    apic_timer(0x53, 200000);
     check_run(R_EXTINT, "HLT until an external interrupt");
     check_eq(vmread(GUEST_ACTIVITY), 1, "HLT until an external interrupt: activity state");
     check(vmread(GUEST_RIP) == (u64)l2_idle, "no instruction was executed");
@@ -271,7 +271,7 @@ void test_activity(void)
     events_idt();
     vmwrite(GUEST_ACTIVITY, 1);
     vmwrite(GUEST_RFLAGS, 2 | FLAG_IF);
-    apic_timer(0x53, 5000);
+    apic_timer(0x53, 200000);
     check_delivered(l2_run(), 0x53, "HLT until an interrupt of its own");
     check_eq(vmread(GUEST_ACTIVITY), 0, "active after it");
     irq_drain();

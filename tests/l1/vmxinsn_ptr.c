@@ -72,7 +72,7 @@ void test_vmclear(void)
     vmptrst(&pointer);
     check_eq(pointer, ~0ull, "the pointer after it");
     check_outcome(vmclear(a), VMX_OK, "again");
-    check_eq(*(u32 *)a, caps.revision, "the revision identifier in memory");
+    check(*(u32 *)a == caps.revision, "the revision identifier stays in memory");
 }
 
 void test_launch_state(void)

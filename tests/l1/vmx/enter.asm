@@ -49,7 +49,6 @@ l2_enter_raw:
     pop rax
     jmp l2_return
 l2_exit:
-    mov byte [l2_launched], 1
     mov [l2], rax
     mov [l2 + 8], rcx
     mov [l2 + 16], rdx

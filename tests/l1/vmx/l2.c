@@ -157,7 +157,12 @@ u32 l2_run(void)
 {
     fault_clear();
     u64 flags = l2_enter_raw();
-    return flags ? L2_FAILED | vmx_outcome(flags) : (u32)vmread(EXIT_REASON);
+    if (flags)
+        return L2_FAILED | vmx_outcome(flags);
+    u32 reason = (u32)vmread(EXIT_REASON);
+    if (!(reason & R_ENTRY_FAILED))
+        l2_launched = 1;
+    return reason;
 }
 
 void l2_skip(void)
