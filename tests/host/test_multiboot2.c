@@ -1,7 +1,7 @@
 // The boot information: the memory map's normal form, and the Multiboot2 parser on sound, damaged
 // and random input.
 
-#include "boot/boot_info.c"
+#include "kernel/boot_info.c"
 #include "boot/multiboot2.c"
 #include "tests/host/test.h"
 
