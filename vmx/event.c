@@ -40,18 +40,19 @@ void vcpu_inject(struct vcpu *vcpu, u8 vector, bool has_error, u32 error)
         return;
     }
     if (first & INFO_VALID && becomes_double_fault(first, vector))
-        vcpu->event = (struct pending_event){exception_info(VEC_DF, true), 0, 0};
+        vcpu->event = (struct pending_event){.info = exception_info(VEC_DF, true)};
     else
-        vcpu->event = (struct pending_event){exception_info(vector, has_error), error, 0};
+        vcpu->event = (struct pending_event){.info = exception_info(vector, has_error),
+                                             .error = error};
+    vcpu->event.raised = true;
     vcpu_note(vcpu, WORK_EVENTS);
 }
 
 void vcpu_inject_fault(struct vcpu *vcpu, const struct guest_fault *fault)
 {
-    if (fault->vector == VEC_PF)
-        write_cr2(fault->cr2);
     vcpu_inject(vcpu, fault->vector, fault->vector != VEC_UD && fault->vector != VEC_DB,
                 fault->error);
+    vcpu->event.address = fault->cr2;
 }
 
 void vcpu_requeue_event(struct vcpu *vcpu)
@@ -59,9 +60,10 @@ void vcpu_requeue_event(struct vcpu *vcpu)
     u32 info = (u32)vmread(F(IDT_VECTORING_INFO));
     if (!(info & INFO_VALID))
         return;
-    vcpu->event.info = info & ~(u32)BIT(12);
-    vcpu->event.error = info & INFO_ERROR_CODE ? (u32)vmread(F(IDT_VECTORING_ERROR)) : 0;
-    vcpu->event.length = (u32)vmread(F(EXIT_INSTR_LENGTH));
+    vcpu->event = (struct pending_event){
+        .info = info & ~(u32)BIT(12),
+        .error = info & INFO_ERROR_CODE ? (u32)vmread(F(IDT_VECTORING_ERROR)) : 0,
+        .length = (u32)vmread(F(EXIT_INSTR_LENGTH))};
     if (INFO_TYPE(info) == EVENT_NMI) {
         // Its delivery has set blocking, which the second try needs clear.
         vmwrite(F(GUEST_INTERRUPTIBILITY), vmread(F(GUEST_INTERRUPTIBILITY)) & ~BLOCKING_NMI);
@@ -77,6 +79,8 @@ void vcpu_write_event(struct vcpu *vcpu)
         vmwrite(F(ENTRY_ERROR_CODE), vcpu->event.error);
     if (INFO_TYPE(info) >= EVENT_SOFT_INTERRUPT)
         vmwrite(F(ENTRY_INSTR_LENGTH), vcpu->event.length);
+    if (vcpu->event.raised && has_vector(info, VEC_PF))
+        write_cr2(vcpu->event.address);
     vcpu->event.info = 0;
 }
 
@@ -109,7 +113,7 @@ u8 vcpu_take_interrupt(struct vcpu *vcpu)
 
 static void set_event(struct vcpu *vcpu, enum event_type type, u8 vector)
 {
-    vcpu->event = (struct pending_event){(u32)(INFO_VALID | (u32)type << 8 | vector), 0, 0};
+    vcpu->event = (struct pending_event){.info = (u32)(INFO_VALID | (u32)type << 8 | vector)};
     vcpu_write_event(vcpu);
 }
 

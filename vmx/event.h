@@ -31,6 +31,7 @@ static inline void vcpu_inject_ud(struct vcpu *vcpu)
     vcpu_inject(vcpu, 6, false, 0);
 }
 
+// The same with the address of a page fault, which is in CR2 when the guest gets it.
 void vcpu_inject_fault(struct vcpu *vcpu, const struct guest_fault *fault);
 
 // After an exit that may have interrupted the delivery of an event: that event waits again.

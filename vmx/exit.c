@@ -134,15 +134,15 @@ enum run_result exit_exception(struct vcpu *vcpu)
         vmwrite(F(GUEST_DR7), vmread(F(GUEST_DR7)) & ~BIT(13));
     }
     if (INFO_TYPE(info) == EVENT_HARD_EXCEPTION && !(vcpu->event.info & INFO_VALID)) {
-        vcpu->event.info = info & ~(u32)BIT(12);
-        vcpu->event.error =
-            info & INFO_ERROR_CODE ? (u32)vmread(F(EXIT_INTR_ERROR)) : 0;
+        vcpu->event = (struct pending_event){
+            .info = info & ~(u32)BIT(12),
+            .error = info & INFO_ERROR_CODE ? (u32)vmread(F(EXIT_INTR_ERROR)) : 0};
         vcpu_note(vcpu, WORK_EVENTS);
         return RUN_RESUME;
     }
     if (INFO_TYPE(info) != EVENT_HARD_EXCEPTION) { // INT1
-        vcpu->event = (struct pending_event){info & ~(u32)BIT(12), 0,
-                                             (u32)vmread(F(EXIT_INSTR_LENGTH))};
+        vcpu->event = (struct pending_event){.info = info & ~(u32)BIT(12),
+                                             .length = (u32)vmread(F(EXIT_INSTR_LENGTH))};
         vcpu_note(vcpu, WORK_EVENTS);
         return RUN_RESUME;
     }

@@ -112,11 +112,29 @@ static bool write_cr4_guest(struct vcpu *vcpu, u64 value)
     return true;
 }
 
+// MOV to CR3 exits without need on processors that force it, and for L2 where L1's CR3-target values
+// say that it is not L1's.
+static bool write_cr3_guest(struct vcpu *vcpu, u64 value)
+{
+    u64 keep = BIT(63), cr4 = vmread(F(GUEST_CR4));
+    bool pcid = cr4 & CR4_PCIDE;
+    if (long_mode() && value & ~(BIT(vcpu->vm->phys_bits) - 1) & ~(pcid ? keep : 0))
+        return false;
+    vmwrite(F(GUEST_CR3), value & ~keep);
+    if (!load_pdptes(vcpu, vmread(F(GUEST_CR0)), cr4))
+        return false;
+    if (!(pcid && value & keep))
+        flush_tlb(vcpu);
+    return true;
+}
+
 static bool write_cr(struct vcpu *vcpu, unsigned cr, u64 v)
 {
     switch (cr) {
     case 0:
         return write_cr0_guest(vcpu, v);
+    case 3:
+        return write_cr3_guest(vcpu, v);
     case 4:
         return write_cr4_guest(vcpu, v);
     case 8:
@@ -146,8 +164,8 @@ enum run_result exit_cr_access(struct vcpu *vcpu)
     case CR_TO:
         ok = write_cr(vcpu, cr, long_mode() ? v : (u32)v);
         break;
-    case CR_FROM: // of CR8 only
-        vcpu_set_gpr(vcpu, reg, vlapic_tpr(vcpu->lapic) >> 4);
+    case CR_FROM: // of CR3 or CR8
+        vcpu_set_gpr(vcpu, reg, cr == 3 ? vmread(F(GUEST_CR3)) : vlapic_tpr(vcpu->lapic) >> 4);
         break;
     case CR_CLTS:
         ok = write_cr0_guest(

@@ -138,11 +138,11 @@ enum run_result vcpu_run(struct vcpu *vcpu, u64 slice_end)
 u64 vcpu_wake_time(struct vcpu *vcpu)
 {
     vcpu_update_deadline(vcpu);
-    return vcpu->deadline;
+    return MIN(vcpu->deadline, nested_timer_deadline(vcpu));
 }
 
 bool vcpu_has_work(struct vcpu *vcpu)
 {
     return __atomic_load_n(&vcpu->work, __ATOMIC_ACQUIRE) || vlapic_wants_attention(vcpu->lapic) ||
-           rdtsc() >= vcpu->deadline;
+           rdtsc() >= MIN(vcpu->deadline, nested_timer_deadline(vcpu));
 }

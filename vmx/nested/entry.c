@@ -87,10 +87,10 @@ static bool check(struct vcpu *vcpu, struct nvmcs *nv, struct vmx_result *r)
     log_debug("VM %s: VM entry refused: %s: %s", vcpu->vm->name, check_section(e.row),
               check_text(e.row));
     if (e.outcome == ENTRY_VMFAIL) {
-        *r = (struct vmx_result){VMX_FAIL_VALID, e.number, 0};
+        *r = (struct vmx_result){.kind = VMX_FAIL_VALID, .number = e.number};
     } else {
         leave_failed_entry(vcpu, nv, EXIT_BAD_GUEST_STATE, e.number);
-        *r = (struct vmx_result){VMX_ELSEWHERE, 0, 0};
+        *r = (struct vmx_result){.kind = VMX_ELSEWHERE};
     }
     return false;
 }
@@ -120,7 +120,7 @@ struct vmx_result entry_run(struct vcpu *vcpu, struct nvmcs *nv)
         u32 failed = load_msr_list(vcpu, GPA(v12(nv, F(ENTRY_MSR_LOAD_ADDR))), msrs, MSR_ENTRY_LOAD);
         if (failed) {
             leave_failed_entry(vcpu, nv, EXIT_BAD_MSR_LOAD, failed);
-            return (struct vmx_result){VMX_ELSEWHERE, 0, 0};
+            return (struct vmx_result){.kind = VMX_ELSEWHERE};
         }
     }
     nv->v.launched = true;
@@ -129,5 +129,5 @@ struct vmx_result entry_run(struct vcpu *vcpu, struct nvmcs *nv)
     start_timer(vcpu, nv);
     // A pending event of L1 is looked at with L2's rules.
     vcpu_note(vcpu, nv->proc_l1 || n->event_written ? WORK_NESTED : 0);
-    return (struct vmx_result){VMX_ELSEWHERE, 0, 0};
+    return (struct vmx_result){.kind = VMX_ELSEWHERE};
 }

@@ -9,12 +9,12 @@
 #define FEATURE_VMX         BIT(2)
 #define REVISION_SHADOW     BIT(31)
 
-static const struct vmx_result succeed = {VMX_SUCCEED, 0, 0};
-static const struct vmx_result fail_invalid = {VMX_FAIL_INVALID, 0, 0};
+static const struct vmx_result succeed = {.kind = VMX_SUCCEED};
+static const struct vmx_result fail_invalid = {.kind = VMX_FAIL_INVALID};
 
 static struct vmx_result fault(u8 vector)
 {
-    return (struct vmx_result){VMX_FAULT, vector, 0};
+    return (struct vmx_result){.kind = VMX_FAULT, .number = vector};
 }
 
 // VMfail(n) of the section "Conventions".
@@ -22,7 +22,7 @@ static struct vmx_result fail(struct vcpu *vcpu, u32 number)
 {
     if (!vcpu->nested->current)
         return fail_invalid;
-    return (struct vmx_result){VMX_FAIL_VALID, number, 0};
+    return (struct vmx_result){.kind = VMX_FAIL_VALID, .number = number};
 }
 
 static enum run_result finish(struct vcpu *vcpu, struct vmx_result r)
@@ -30,7 +30,7 @@ static enum run_result finish(struct vcpu *vcpu, struct vmx_result r)
     u64 flags;
     switch (r.kind) {
     case VMX_FAULT:
-        vcpu_inject(vcpu, (u8)r.number, r.number != VEC_UD, r.error);
+        vcpu_inject_fault(vcpu, &(struct guest_fault){(u8)r.number, r.error, r.address});
         return RUN_RESUME;
     case VMX_ELSEWHERE:
         return RUN_RESUME;
@@ -63,9 +63,7 @@ static bool may_execute(struct vcpu *vcpu, enum vmx_insn insn, struct vmx_result
 
 static struct vmx_result to_result(const struct guest_fault *f)
 {
-    if (f->vector == VEC_PF)
-        write_cr2(f->cr2);
-    return (struct vmx_result){VMX_FAULT, f->vector, f->error};
+    return (struct vmx_result){VMX_FAULT, f->vector, f->error, f->cr2};
 }
 
 // The linear address of the memory operand. False: `r` is the fault.

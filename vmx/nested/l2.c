@@ -145,6 +145,23 @@ static void exit_for_interrupt(struct vcpu *vcpu, struct nvmcs *nv)
     leave_synthetic(vcpu, EXIT_EXTERNAL_INTERRUPT, info);
 }
 
+// An exception that L0 raised while it executed an instruction for L2 is L1's if the exception bitmap
+// says so, like one that the processor raises.
+static bool exit_for_exception(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    const struct pending_event e = vcpu->event;
+    const struct exit_bitmaps none = {0};
+    const struct exit_event x = {.reason = EXIT_EXCEPTION_NMI, .intr_info = e.info,
+                                 .intr_error = e.error};
+    if (!e.raised || !(e.info & INFO_VALID) || exit_owner(&nv->v, &x, &none) != EXIT_TO_L1)
+        return false;
+    struct leave leave = {.reason = EXIT_EXCEPTION_NMI, .qualification = e.address,
+                          .intr_info = e.info, .intr_error = e.error, .own_info = true};
+    vcpu->event.info = 0;
+    leave_l2(vcpu, &leave);
+    return true;
+}
+
 // An event that is being delivered comes first; the entry then ends before L2's next instruction.
 static bool delivering(struct vcpu *vcpu)
 {
@@ -164,6 +181,8 @@ bool nested_deliver_events(struct vcpu *vcpu)
     bool nmi = vlapic_events(vcpu->lapic) & VLAPIC_NMI;
     bool interrupt = vcpu_interrupt_pending(vcpu);
     bool timer = rdtsc() >= n->timer_deadline;
+    if (exit_for_exception(vcpu, nv))
+        return vcpu_deliver_events(vcpu);
     if (delivering(vcpu)) {
         n->immediate_exit = nmi || interrupt || timer;
         return wake(vcpu);
@@ -184,6 +203,11 @@ bool nested_deliver_events(struct vcpu *vcpu)
         return vcpu->activity == VCPU_ACTIVE;
     }
     return vcpu_deliver_events(vcpu);
+}
+
+u64 nested_timer_deadline(const struct vcpu *vcpu)
+{
+    return vcpu->in_l2 ? vcpu->nested->timer_deadline : ~0ull;
 }
 
 void nested_arm_timer(struct vcpu *vcpu, u64 now)

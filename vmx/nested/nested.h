@@ -39,6 +39,9 @@ enum run_result nested_exit(struct vcpu *vcpu, u32 reason);
 // As vcpu_deliver_events(), for a vCPU that is in L2: events for L1 end L2's turn.
 bool nested_deliver_events(struct vcpu *vcpu);
 
+// The TSC at which L1's preemption timer ends L2's turn, ~0: not in L2, or no such timer.
+u64 nested_timer_deadline(const struct vcpu *vcpu);
+
 // Arms the preemption timer of vmcs02, which L0 and L1 share.
 void nested_arm_timer(struct vcpu *vcpu, u64 now);
 

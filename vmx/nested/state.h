@@ -110,6 +110,7 @@ struct vmx_result {
     enum { VMX_SUCCEED, VMX_FAIL_INVALID, VMX_FAIL_VALID, VMX_FAULT, VMX_ELSEWHERE } kind;
     u32 number; // of the error, or the exception's vector
     u32 error;  // exception's error code
+    u64 address; // of a page fault
 };
 
 // The virtual VM entry of VMLAUNCH and VMRESUME. VMX_ELSEWHERE: L2 is entered, or the entry failed
