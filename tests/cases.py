@@ -4,7 +4,9 @@ from kinds import Boot, Command, Equivalence
 
 LYNNFIELD = "corei5_lynnfield_750"  # EPT without unrestricted guest
 PENRYN = "core2_penryn_t9600"  # VMX without EPT and VPID
-HASWELL = "corei7_haswell_4770"
+ARRANDALE = "corei5_arrandale_m520"  # unrestricted guest, but neither EPT A/D nor VMCS shadowing
+SANDY_BRIDGE = "corei7_sandy_bridge_2600k"
+HASWELL = "corei7_haswell_4770"  # VMCS shadowing, no PML
 NO_VMX = "p4_prescott_celeron_336"  # long mode, but no VMX
 
 MODULE1 = b"hello, module\n"
@@ -33,6 +35,15 @@ def equivalence(program, name=None, image=None, extra="", files=None, arguments=
         files={"k.elf": l1(image or program + ".elf"), **(files or {})},
         **more,
     )
+
+
+def on_models(program):
+    """The program on the default model and on the others that Nestor runs on."""
+    others = {"arrandale": ARRANDALE, "sandy-bridge": SANDY_BRIDGE, "haswell": HASWELL}
+    return [equivalence(program, timeout=240)] + [
+        equivalence(program, f"{program}-{name}", model=model, timeout=240)
+        for name, model in others.items()
+    ]
 
 
 def boot_variant(name, image, **more):
@@ -85,16 +96,10 @@ L1 = [
     boot_variant("boot-mb1-elf64", "boot-mb1-64.elf"),
     boot_variant("boot-mb2", "boot-mb2.elf"),
     boot_variant("boot-kludge", "boot-kludge.bin"),
-    equivalence("cpu"),
-    equivalence("cpu", "cpu-lynnfield", model=LYNNFIELD),
-    equivalence("cpu", "cpu-haswell", model=HASWELL),
-    equivalence("vmxinsn"),
-    equivalence("vmxinsn", "vmxinsn-lynnfield", model=LYNNFIELD),
-    equivalence("vmxinsn", "vmxinsn-haswell", model=HASWELL),
-    equivalence("nested"),
-    equivalence("nested", "nested-lynnfield", model=LYNNFIELD),
-    equivalence("nested", "nested-haswell", model=HASWELL),
-    equivalence("nested", "nested-no-ept", arguments="mmu=none"),
+    *on_models("cpu"),
+    *on_models("vmxinsn"),
+    *on_models("nested"),
+    equivalence("nested", "nested-no-ept", arguments="mmu=none", timeout=240),
 ]
 
 BAD_INPUT = [
@@ -106,6 +111,14 @@ BAD_INPUT = [
         model=NO_VMX,
         quick=True,
     ),
+    refused(
+        "no-unrestricted-guest",
+        vm(),
+        ["VMX lacks what Nestor needs: .*unrestricted guest"],
+        status=98,
+        model=LYNNFIELD,
+    ),
+    refused("no-ept", vm(), ["VMX lacks what Nestor needs: "], status=98, model=PENRYN),
     refused(
         "no-vm",
         "console = com1 115200\n",
@@ -177,6 +190,7 @@ ROBUST = [
     robust("vmcs-overwritten", 0, [r"^exit: 0"]),
     robust("many-vmcs", 0, [r"^exit: 0"]),
     robust("shutdown-in-vmx", 96, [r"VM test is stopped"]),
+    robust("vmx-abort", 96, [r"VM test is stopped"]),
     Boot(
         "random",
         timeout=300,

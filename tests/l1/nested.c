@@ -30,6 +30,17 @@ static const struct test tests[] = {
     {"pae", test_pae},
     {"unpaged", test_unpaged},
     {"real-mode", test_real_mode},
+    {"pat", test_pat},
+    {"efer", test_efer},
+    {"debug-controls", test_debug_controls},
+    {"pending-debug", test_pending_debug},
+    {"tpr-shadow", test_tpr_shadow},
+    {"apic-access", test_apic_access},
+    {"monitor-trap", test_monitor_trap},
+    {"pause-loop", test_pause_loop},
+    {"pml", test_pml},
+    {"vm-functions", test_vm_functions},
+    {"vmcs-shadowing", test_vmcs_shadowing},
 };
 
 int main(void);

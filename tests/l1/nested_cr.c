@@ -85,12 +85,19 @@ void test_cr_masks(void)
     // Fixed bits of VMX operation: #GP in L2.
     l2_defaults(l2_write_cr0);
     vmwrite(EXCEPTION_BITMAP, BIT(VEC_GP));
+    events_idt();
     l2.rsi = cr0 & ~CR0_NE;
-    check_run(R_EXCEPTION, "CR0.NE off, not masked: #GP");
+    check_run(R_EXCEPTION, "CR0.NE off, not masked, #GP intercepted");
+    l2_defaults(l2_write_cr0);
+    events_idt();
+    l2.rsi = cr0 & ~CR0_NE;
+    check_delivered(l2_run(), VEC_GP, "CR0.NE off, not masked, #GP not intercepted");
+    check_eq(vmread(GUEST_CR0), cr0, "CR0 after it");
     l2_defaults(l2_write_cr4);
     vmwrite(EXCEPTION_BITMAP, BIT(VEC_GP));
+    events_idt();
     l2.rsi = cr4 & ~CR4_VMXE;
-    check_run(R_EXCEPTION, "CR4.VMXE off, not masked: #GP");
+    check_run(R_EXCEPTION, "CR4.VMXE off, not masked, #GP intercepted");
 }
 
 void test_cr3_targets(void)
@@ -99,6 +106,7 @@ void test_cr3_targets(void)
     l2_reset(l2_write_cr3);
     for (u32 count = 0; count < 3; count++) {
         l2_defaults(l2_write_cr3);
+        events_idt();
         l2_control(PROC_CTLS, PROC_CR3_LOAD);
         vmwrite(CR3_TARGET_COUNT, count);
         vmwrite(CR3_TARGET0, 0x1234000);
@@ -108,8 +116,9 @@ void test_cr3_targets(void)
     }
     l2_defaults(l2_write_cr3);
     vmwrite(EXCEPTION_BITMAP, BIT(VEC_GP));
+    events_idt();
     l2.rsi = cr3 | BIT(51);
-    check_run(R_EXCEPTION, "CR3 beyond the width: #GP");
+    check_run(R_EXCEPTION, "CR3 beyond the width, #GP intercepted");
 }
 
 // ------------------------------------------------------------------------------------ other modes

@@ -83,18 +83,40 @@ void apic_eoi(void)
     write_apic(0xb0, 0);
 }
 
-void apic_timer(u8 vector, u32 ticks)
+static u32 read_apic(u32 reg)
 {
+    return x2() ? (u32)rdmsr(0x800 + reg / 16) : read32(0xfee00000 + reg);
+}
+
+// Ticks of the APIC timer in 2^16 ticks of the TSC.
+static u64 apic_rate(void)
+{
+    static u64 rate;
+    if (rate)
+        return rate;
+    write_apic(0x3e0, 0xb);
+    write_apic(0x320, 0x10000);
+    write_apic(0x380, 0xffffffff);
+    u64 start = rdtsc();
+    u32 first = read_apic(0x390);
+    while (rdtsc() - start < 0x10000)
+        ;
+    rate = MAX((u64)(first - read_apic(0x390)), 1u);
+    write_apic(0x380, 0);
+    return rate;
+}
+
+void apic_timer(u8 vector, u64 tsc)
+{
+    u64 ticks = tsc * apic_rate() >> 16;
     write_apic(0x3e0, 0xb);
     write_apic(0x320, vector);
-    write_apic(0x380, ticks);
+    write_apic(0x380, (u32)MAX(ticks, 1u));
 }
 
 bool apic_in_service(u8 vector)
 {
-    u32 reg = 0x100 + vector / 32 * 16;
-    u32 v = x2() ? (u32)rdmsr(0x800 + reg / 16) : read32(0xfee00000 + reg);
-    return v >> vector % 32 & 1;
+    return read_apic(0x100 + vector / 32 * 16) >> vector % 32 & 1;
 }
 
 void nmi_unblock(void)

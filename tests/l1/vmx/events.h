@@ -19,7 +19,8 @@ bool check_delivered(u32 result, u32 vector, const char *fmt, ...) PRINTF(3, 4);
 void apic_enable(void);
 void apic_self_ipi(u8 vector);
 void apic_eoi(void);
-void apic_timer(u8 vector, u32 ticks); // one-shot
+// One interrupt after so many ticks of the TSC.
+void apic_timer(u8 vector, u64 tsc);
 bool apic_in_service(u8 vector);
 // Makes the NMI that was taken by a VM exit no longer block others.
 void nmi_unblock(void);
