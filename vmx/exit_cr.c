@@ -86,6 +86,7 @@ static bool write_cr0_guest(struct vcpu *vcpu, u64 value)
     update_long_mode(new);
     vmwrite(F(CR0_SHADOW), (new & ~l1.mask) | (l1.shadow & l1.mask));
     vmwrite(F(GUEST_CR0), (new & ~(CR0_CD | CR0_NW)) | CR0_NE);
+    vcpu->host_dirty = true;
     nested_cr_written(vcpu, 0, new);
     if ((new ^ old) & (CR0_PG | CR0_WP))
         flush_tlb(vcpu);
@@ -107,6 +108,7 @@ static bool write_cr4_guest(struct vcpu *vcpu, u64 value)
         return false;
     vmwrite(F(CR4_SHADOW), (new & ~l1.mask) | (l1.shadow & l1.mask));
     vmwrite(F(GUEST_CR4), (new | vmx.caps.cr4_fixed0) & vmx.caps.cr4_fixed1);
+    vcpu->host_dirty = true;
     nested_cr_written(vcpu, 4, new);
     flush_tlb(vcpu);
     return true;

@@ -14,7 +14,7 @@ struct msr_row {
     u32 first, last;
     msr_read read;
     msr_write write; // NULL: #GP
-    bool direct;     // the guest uses the processor's own, without an exit
+    enum { EXITS, READ_DIRECT, DIRECT } way; // which accesses of the guest need no exit
 };
 
 static bool canonical(u64 v)
@@ -224,13 +224,14 @@ static bool read_pat(struct vcpu *vcpu, u32 msr, u64 *v)
 
 static bool write_pat(struct vcpu *vcpu, u32 msr, u64 v)
 {
-    (void)vcpu, (void)msr;
+    (void)msr;
     for (unsigned i = 0; i < 8; i++) {
         u64 t = v >> (8 * i) & 0xff;
         if (t > 7 || t == 2 || t == 3)
             return false;
     }
     vmwrite(F(GUEST_PAT), v);
+    vcpu->host_dirty = true;
     return true;
 }
 
@@ -245,10 +246,11 @@ static bool read_debugctl(struct vcpu *vcpu, u32 msr, u64 *v)
 
 static bool write_debugctl(struct vcpu *vcpu, u32 msr, u64 v)
 {
-    (void)vcpu, (void)msr;
+    (void)msr;
     if (v & ~(u64)DEBUGCTL_VALID)
         return false;
     vmwrite(F(GUEST_DEBUGCTL), v);
+    vcpu->host_dirty = true;
     return true;
 }
 
@@ -288,7 +290,7 @@ static bool read_sysenter(struct vcpu *vcpu, u32 msr, u64 *v)
 
 static bool write_sysenter(struct vcpu *vcpu, u32 msr, u64 v)
 {
-    (void)vcpu;
+    vcpu->host_dirty = true;
     if (msr == 0x174) {
         vmwrite(F(GUEST_SYSENTER_CS), (u32)v);
         return true;
@@ -336,36 +338,36 @@ static bool read_vmx_cap(struct vcpu *vcpu, u32 msr, u64 *v)
 
 // Sorted by number.
 static const struct msr_row table[] = {
-    {0x10, 0x10, read_tsc, write_tsc, false},
-    {0x17, 0x17, read_host, NULL, false}, // IA32_PLATFORM_ID
-    {0x1b, 0x1b, read_apic, write_apic, false},
-    {0x3a, 0x3a, read_feature_control, write_feature_control, false},
-    {0x3b, 0x3b, read_tsc_adjust, write_tsc_adjust, false},
-    {0x79, 0x79, read_zero, write_ignored, false}, // microcode updates are L0's affair
-    {0x8b, 0x8b, read_zero, write_ignored, false},
-    {0xfe, 0xfe, read_mtrr_cap, NULL, false},
-    {0x174, 0x176, read_sysenter, write_sysenter, true},
-    {0x179, 0x179, read_zero, NULL, false},          // IA32_MCG_CAP: no banks
-    {0x17a, 0x17a, read_zero, write_ignored, false}, // IA32_MCG_STATUS
-    {0x1a0, 0x1a0, read_misc_enable, write_misc_enable, false},
-    {0x1d9, 0x1d9, read_debugctl, write_debugctl, false},
-    {0x200, 0x20f, read_mtrr, write_mtrr, false},
-    {0x250, 0x250, read_mtrr, write_mtrr, false},
-    {0x258, 0x259, read_mtrr, write_mtrr, false},
-    {0x268, 0x26f, read_mtrr, write_mtrr, false},
-    {0x277, 0x277, read_pat, write_pat, false},
-    {0x2ff, 0x2ff, read_mtrr, write_mtrr, false},
-    {0x480, 0x491, read_vmx_cap, NULL, false},
-    {0x6e0, 0x6e0, read_apic, write_apic, false},
-    {0x800, 0x8ff, read_apic, write_apic, false},
-    {0xda0, 0xda0, read_xss, write_xss, false},
-    {0xc0000080, 0xc0000080, read_efer, write_efer, false},
-    {0xc0000081, 0xc0000081, read_host, write_host, true},      // STAR
-    {0xc0000082, 0xc0000083, read_host, write_canonical, true}, // LSTAR, CSTAR
-    {0xc0000084, 0xc0000084, read_host, write_host, true},      // FMASK
-    {0xc0000100, 0xc0000101, read_base, write_base, true},
-    {0xc0000102, 0xc0000102, read_host, write_canonical, true}, // KERNEL_GS_BASE
-    {0xc0000103, 0xc0000103, read_tsc_aux, write_tsc_aux, true},
+    {0x10, 0x10, read_tsc, write_tsc, READ_DIRECT},
+    {0x17, 0x17, read_host, NULL, EXITS}, // IA32_PLATFORM_ID
+    {0x1b, 0x1b, read_apic, write_apic, EXITS},
+    {0x3a, 0x3a, read_feature_control, write_feature_control, EXITS},
+    {0x3b, 0x3b, read_tsc_adjust, write_tsc_adjust, EXITS},
+    {0x79, 0x79, read_zero, write_ignored, EXITS}, // microcode updates are L0's affair
+    {0x8b, 0x8b, read_zero, write_ignored, EXITS},
+    {0xfe, 0xfe, read_mtrr_cap, NULL, EXITS},
+    {0x174, 0x176, read_sysenter, write_sysenter, READ_DIRECT},
+    {0x179, 0x179, read_zero, NULL, EXITS},          // IA32_MCG_CAP: no banks
+    {0x17a, 0x17a, read_zero, write_ignored, EXITS}, // IA32_MCG_STATUS
+    {0x1a0, 0x1a0, read_misc_enable, write_misc_enable, EXITS},
+    {0x1d9, 0x1d9, read_debugctl, write_debugctl, EXITS},
+    {0x200, 0x20f, read_mtrr, write_mtrr, EXITS},
+    {0x250, 0x250, read_mtrr, write_mtrr, EXITS},
+    {0x258, 0x259, read_mtrr, write_mtrr, EXITS},
+    {0x268, 0x26f, read_mtrr, write_mtrr, EXITS},
+    {0x277, 0x277, read_pat, write_pat, EXITS},
+    {0x2ff, 0x2ff, read_mtrr, write_mtrr, EXITS},
+    {0x480, 0x491, read_vmx_cap, NULL, EXITS},
+    {0x6e0, 0x6e0, read_apic, write_apic, EXITS},
+    {0x800, 0x8ff, read_apic, write_apic, EXITS},
+    {0xda0, 0xda0, read_xss, write_xss, EXITS},
+    {0xc0000080, 0xc0000080, read_efer, write_efer, EXITS},
+    {0xc0000081, 0xc0000081, read_host, write_host, DIRECT},      // STAR
+    {0xc0000082, 0xc0000083, read_host, write_canonical, DIRECT}, // LSTAR, CSTAR
+    {0xc0000084, 0xc0000084, read_host, write_host, DIRECT},      // FMASK
+    {0xc0000100, 0xc0000101, read_base, write_base, DIRECT},
+    {0xc0000102, 0xc0000102, read_host, write_canonical, DIRECT}, // KERNEL_GS_BASE
+    {0xc0000103, 0xc0000103, read_tsc_aux, write_tsc_aux, DIRECT},
 };
 
 static const struct msr_row *find(u32 msr)
@@ -398,10 +400,8 @@ void msr_bitmap_init(u8 *page)
     for (unsigned i = 0; i < PAGE_SIZE; i++)
         page[i] = 0xff;
     for (unsigned i = 0; i < ARRAY_SIZE(table); i++)
-        for (u32 msr = table[i].first; table[i].direct && msr <= table[i].last; msr++)
-            msr_bitmap_open(page, msr);
-    // IA32_TSC can be read directly: the offset applies.
-    bitmap_put(page, 0x10, false);
+        for (u32 msr = table[i].first; msr <= table[i].last && table[i].way != EXITS; msr++)
+            msr_bitmap_open(page, msr, table[i].way == DIRECT);
 }
 
 enum run_result exit_rdmsr(struct vcpu *vcpu)

@@ -53,8 +53,7 @@ static enum run_result prepare_slow(struct vcpu *vcpu)
         return RUN_STOPPED;
     if (work & WORK_FLUSH)
         vmxop_invept(INVEPT_SINGLE, ept_eptp(&vcpu->vm->ept01));
-    bool active = nested_in_l2(vcpu) || work & WORK_NESTED ? nested_deliver_events(vcpu)
-                                                           : vcpu_deliver_events(vcpu);
+    bool active = nested_in_l2(vcpu) ? nested_deliver_events(vcpu) : vcpu_deliver_events(vcpu);
     if (vcpu->vm->state == VM_ENDED)
         return RUN_STOPPED;
     return active ? RUN_RESUME : RUN_HALTED;

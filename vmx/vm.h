@@ -60,7 +60,6 @@ struct vm {
 #define WORK_EVENTS BIT(0) // an exception waits, or the interrupt state changed
 #define WORK_STOP   BIT(1) // leave the run loop: the VM ended or somebody else's turn
 #define WORK_FLUSH  BIT(2) // EPT01 changed: INVEPT
-#define WORK_NESTED BIT(3) // vmx/nested has something to do
 
 // What a vCPU does when it does not execute instructions.
 enum vcpu_activity { VCPU_ACTIVE, VCPU_HALTED, VCPU_SHUTDOWN, VCPU_WAIT_SIPI };
@@ -104,6 +103,7 @@ struct vcpu {
     struct vmcs vmcs01;
     struct nested *nested;
     bool in_l2;
+    bool host_dirty;     // L0 changed a register of L1 that nested VMX took for unchanged
     struct vlapic *lapic;
     hpa_t apic_page;
     u16 vpid;

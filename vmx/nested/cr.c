@@ -1,6 +1,6 @@
 // CR0, CR4 and EFER while L1 is in VMX operation.
 
-#include "vmx/nested/state.h"
+#include "vmx/nested/shadow.h"
 
 bool nested_cr0_ok(struct vcpu *vcpu, u64 value)
 {
@@ -41,11 +41,11 @@ void nested_cr_written(struct vcpu *vcpu, unsigned cr, u64 value)
         return;
     // Bits that L0 keeps to itself are in vmcs12 only; the others are saved at the exit.
     if (cr == 4) {
-        v12_save(&nv->v, F(GUEST_CR4), value);
+        SAVE(nv, GUEST_CR4, value);
         return;
     }
     nv->lma_touched = true;
-    v12_save(&nv->v, F(GUEST_CR0), value);
+    SAVE(nv, GUEST_CR0, value);
 }
 
 void nested_efer_written(struct vcpu *vcpu)

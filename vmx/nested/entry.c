@@ -3,6 +3,7 @@
 // group, L1's MSR bitmap is looked at, and vmcs02 is current.
 
 #include "vmx/event.h"
+#include "vmx/nested/shadow.h"
 #include "vmx/nested/state.h"
 
 static struct l1_state read_l1_state(void)
@@ -46,7 +47,7 @@ static void take_event(struct vcpu *vcpu, struct nvmcs *nv)
     vmwrite(F(ENTRY_INTR_INFO), info);
     vmwrite(F(ENTRY_ERROR_CODE), v12(nv, F(ENTRY_ERROR_CODE)));
     vmwrite(F(ENTRY_INSTR_LENGTH), v12(nv, F(ENTRY_INSTR_LENGTH)));
-    v12_save(&nv->v, F(ENTRY_INTR_INFO), info & ~(u32)INFO_VALID);
+    SAVE(nv, ENTRY_INTR_INFO, info & ~(u32)INFO_VALID);
     vcpu->nested->event_written = true;
 }
 
@@ -78,12 +79,15 @@ static bool check(struct vcpu *vcpu, struct nvmcs *nv, struct vmx_result *r)
 {
     struct entry_env *env = &vcpu->nested->env;
     env->current_vmcs = nv->gpa;
-    env->lma = vmread(F(GUEST_EFER)) & EFER_LMA;
+    env->lma = vcpu->nested->l1_efer & EFER_LMA;
+    if (UNLIKELY(nv->v.unchecked & (GROUP(HOST) | GROUP(EXIT))))
+        vcpu->nested->host_loaded = NULL;
     struct entry_result e = check_entry(&nv->v, env, nv->v.unchecked);
     if (LIKELY(e.outcome == ENTRY_OK)) {
         nv->v.unchecked = 0;
         return true;
     }
+    vmcs_load(&vcpu->vmcs01); // shadow_fetch() left it
     log_debug("VM %s: VM entry refused: %s: %s", vcpu->vm->name, check_section(e.row),
               check_text(e.row));
     if (e.outcome == ENTRY_VMFAIL) {
@@ -100,15 +104,13 @@ struct vmx_result entry_run(struct vcpu *vcpu, struct nvmcs *nv)
     struct nested *n = vcpu->nested;
     struct l1_state l1 = {0};
     struct vmx_result r;
-    if (nv->shadow.hpa.v) {
-        shadow_fetch(nv);
-        vmcs_load(&vcpu->vmcs01);
-    }
+    n->l1_efer = vmread(F(GUEST_EFER));
+    if (UNLIKELY(merge_needs_l1_state(nv)))
+        l1 = read_l1_state();
+    shadow_fetch(nv, false);
     if (!check(vcpu, nv, &r))
         return r;
     vcpu->stats.entries++;
-    if (UNLIKELY(merge_needs_l1_state(nv)))
-        l1 = read_l1_state();
     u32 msrs = (u32)v12(nv, F(ENTRY_MSR_LOAD_COUNT));
     use_vmcs(vcpu, &nv->vmcs02);
     if (nv->v.unmerged || UNLIKELY(merge_needs_l1_state(nv)))
@@ -127,7 +129,5 @@ struct vmx_result entry_run(struct vcpu *vcpu, struct nvmcs *nv)
     take_event(vcpu, nv);
     set_activity(vcpu, nv);
     start_timer(vcpu, nv);
-    // A pending event of L1 is looked at with L2's rules.
-    vcpu_note(vcpu, nv->proc_l1 || n->event_written ? WORK_NESTED : 0);
     return (struct vmx_result){.kind = VMX_ELSEWHERE};
 }

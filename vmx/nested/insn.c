@@ -3,11 +3,18 @@
 // before the VM exit (mode, CR0.PE, register operand); CR4.VMXE and CPL are L0's.
 
 #include "vmx/event.h"
+#include "vmx/nested/shadow.h"
 #include "vmx/nested/state.h"
 
 #define FEATURE_LOCKED      BIT(0)
 #define FEATURE_VMX         BIT(2)
 #define REVISION_SHADOW     BIT(31)
+
+// The instruction information of VMREAD and VMWRITE, whose common form is short enough to be read
+// without insn_info_decode(). SDM, "Information for VM Exits Due to Instruction Execution".
+#define INFO_IS_REG  BIT(10)
+#define INFO_REG1(i) ((i) >> 3 & 15)
+#define INFO_REG2(i) ((i) >> 28)
 
 static const struct vmx_result succeed = {.kind = VMX_SUCCEED};
 static const struct vmx_result fail_invalid = {.kind = VMX_FAIL_INVALID};
@@ -135,7 +142,7 @@ static void set_current(struct vcpu *vcpu, struct nvmcs *nv)
 {
     struct nvmcs *old = vcpu->nested->current;
     if (old)
-        shadow_fetch(old);
+        shadow_fetch(old, true);
     if (old && !nv)
         vmcs_load(&vcpu->vmcs01);
     vcpu->nested->current = nv;
@@ -280,18 +287,19 @@ static struct vmx_result do_vmread(struct vcpu *vcpu)
     bool high, wide = in_64bit_code();
     if (!nv)
         return fail_invalid;
-    decode(INFO_VMCS_FIELD, &info);
-    u64 encoding = vcpu_gpr(vcpu, info.reg2);
+    u32 raw = (u32)vmread(F(EXIT_INSTR_INFO));
+    u64 encoding = vcpu_gpr(vcpu, INFO_REG2(raw));
     if (!find_field(vcpu, wide ? encoding : (u32)encoding, &f, &high))
         return fail(vcpu, VMX_ERR_NO_FIELD);
-    if (nv->lazy && store_is_lazy(f))
+    if (UNLIKELY(nv->lazy) && store_is_lazy(f))
         store_sync_lazy(vcpu, nv);
     u64 value = field_part(f, high, wide, v12(nv, f));
-    if (info.is_reg)
-        vcpu_set_gpr(vcpu, info.reg1, value);
-    else if (!write_operand(vcpu, &info, &value, wide ? 8 : 4, &r))
-        return r;
-    return succeed;
+    if (LIKELY(raw & INFO_IS_REG)) {
+        vcpu_set_gpr(vcpu, INFO_REG1(raw), value);
+        return succeed;
+    }
+    decode(INFO_VMCS_FIELD, &info);
+    return write_operand(vcpu, &info, &value, wide ? 8 : 4, &r) ? succeed : r;
 }
 
 enum run_result nested_vmread(struct vcpu *vcpu)
@@ -310,17 +318,20 @@ static struct vmx_result do_vmwrite(struct vcpu *vcpu)
     u64 value = 0;
     if (!nv)
         return fail_invalid;
-    decode(INFO_VMCS_FIELD, &info);
-    if (info.is_reg)
-        value = vcpu_gpr(vcpu, info.reg1);
-    else if (!read_operand(vcpu, &info, &value, wide ? 8 : 4, &r))
-        return r;
-    u64 encoding = vcpu_gpr(vcpu, info.reg2);
+    u32 raw = (u32)vmread(F(EXIT_INSTR_INFO));
+    if (LIKELY(raw & INFO_IS_REG)) {
+        value = vcpu_gpr(vcpu, INFO_REG1(raw));
+    } else {
+        decode(INFO_VMCS_FIELD, &info);
+        if (!read_operand(vcpu, &info, &value, wide ? 8 : 4, &r))
+            return r;
+    }
+    u64 encoding = vcpu_gpr(vcpu, INFO_REG2(raw));
     if (!find_field(vcpu, wide ? encoding : (u32)encoding, &f, &high))
         return fail(vcpu, VMX_ERR_NO_FIELD);
     if (field_read_only(f) && !(vcpu->vm->caps.misc & MISC_VMWRITE_ANY))
         return fail(vcpu, VMX_ERR_READ_ONLY);
-    if (nv->lazy && store_is_lazy(f))
+    if (UNLIKELY(nv->lazy) && store_is_lazy(f))
         store_sync_lazy(vcpu, nv);
     v12_set(&nv->v, f, field_update(f, high, wide, v12(nv, f), value));
     shadow_update(vcpu, nv, f);
@@ -341,7 +352,9 @@ static struct vmx_result launch(struct vcpu *vcpu, enum vmx_insn insn)
         return r;
     if (!nv)
         return fail_invalid;
-    if (vmread(F(GUEST_INTERRUPTIBILITY)) & BLOCKING_MOV_SS)
+    u64 blocking = vmread(F(GUEST_INTERRUPTIBILITY));
+    vcpu->nested->l1_blocked = blocking != 0;
+    if (UNLIKELY(blocking & BLOCKING_MOV_SS))
         return fail(vcpu, VMX_ERR_MOV_SS);
     if (insn == INSN_VMLAUNCH && nv->v.launched)
         return fail(vcpu, VMX_ERR_LAUNCH_NOT_CLEAR);

@@ -3,7 +3,7 @@
 
 #include "vmx/event.h"
 #include "vmx/msr.h"
-#include "vmx/nested/state.h"
+#include "vmx/nested/shadow.h"
 
 #define AR_CODE     0xb
 #define AR_DATA     0x3
@@ -24,23 +24,21 @@
 // in vmcs02 until L1 asks (store_sync_lazy).
 static void save_hot_state(struct vcpu *vcpu, struct nvmcs *nv)
 {
-    struct vmcs12 *v = &nv->v;
-    u64 cr0 = vmread(F(GUEST_CR0)), old = v12(nv, F(GUEST_CR0));
-    u64 own4 = cr4_l0(vcpu);
-    v12_save(v, F(GUEST_RIP), vmread(F(GUEST_RIP)));
-    v12_save(v, F(GUEST_RSP), vmread(F(GUEST_RSP)));
-    v12_save(v, F(GUEST_RFLAGS), vmread(F(GUEST_RFLAGS)));
-    v12_save(v, F(GUEST_CR0), (cr0 & ~CR0_L0) | (old & CR0_L0));
-    v12_save(v, F(GUEST_CR3), vmread(F(GUEST_CR3)));
-    v12_save(v, F(GUEST_CR4), (vmread(F(GUEST_CR4)) & ~own4) | (v12(nv, F(GUEST_CR4)) & own4));
-    v12_save(v, F(GUEST_CS_AR), vmread(F(GUEST_CS_AR)));
-    v12_save(v, F(GUEST_SS_AR), vmread(F(GUEST_SS_AR)));
-    v12_save(v, F(GUEST_INTERRUPTIBILITY), vmread(F(GUEST_INTERRUPTIBILITY)));
-    v12_save(v, F(GUEST_ACTIVITY), (u64)vcpu->activity);
+    u64 cr0 = vmread(F(GUEST_CR0)), old = v12(nv, F(GUEST_CR0)), own4 = cr4_l0(vcpu);
+    SAVE(nv, GUEST_RIP, vmread(F(GUEST_RIP)));
+    SAVE(nv, GUEST_RSP, vmread(F(GUEST_RSP)));
+    SAVE(nv, GUEST_RFLAGS, vmread(F(GUEST_RFLAGS)));
+    SAVE(nv, GUEST_INTERRUPTIBILITY, vmread(F(GUEST_INTERRUPTIBILITY)));
+    SAVE(nv, GUEST_CR0, (cr0 & ~CR0_L0) | (old & CR0_L0));
+    SAVE(nv, GUEST_CR3, vmread(F(GUEST_CR3)));
+    SAVE(nv, GUEST_CR4, (vmread(F(GUEST_CR4)) & ~own4) | (v12(nv, F(GUEST_CR4)) & own4));
+    SAVE(nv, GUEST_CS_AR, vmread(F(GUEST_CS_AR)));
+    SAVE(nv, GUEST_SS_AR, vmread(F(GUEST_SS_AR)));
+    v12_save(&nv->v, F(GUEST_ACTIVITY), (u64)vcpu->activity);
     if (UNLIKELY((cr0 ^ old) & CR0_PG || nv->lma_touched)) {
         u64 entry = v12(nv, F(ENTRY_CTRL)) & ~(u64)CTL_ENTRY_IA32E_GUEST;
         nv->lma_touched = false;
-        v12_save(v, F(ENTRY_CTRL), entry | (vmread(F(ENTRY_CTRL)) & CTL_ENTRY_IA32E_GUEST));
+        v12_save(&nv->v, F(ENTRY_CTRL), entry | (vmread(F(ENTRY_CTRL)) & CTL_ENTRY_IA32E_GUEST));
     }
     nv->lazy = true;
 }
@@ -54,45 +52,54 @@ static void save_timer(struct vcpu *vcpu, struct nvmcs *nv)
     if (!V12_HAS(&nv->v, EXIT_SAVE_TIMER))
         return;
     now = rdtsc();
-    v12_save(&nv->v, F(PREEMPTION_TIMER), end > now ? (end - now) >> vmx.timer_shift : 0);
+    SAVE(nv, PREEMPTION_TIMER, end > now ? (end - now) >> vmx.timer_shift : 0);
 }
 
-// SDM, "Recording VM-Exit Information and Updating VM-Entry Control Fields". What an exit does not
-// define keeps its old value.
+// Which exit information an exit for a reason defines besides qualification and length: SDM, "VM-Exit
+// Information Fields". The rest keeps its old value, but for the valid bits, which are then clear.
+#define ON(reason) BIT(EXIT_##reason)
+#define DEFINES_INTR_INFO (ON(EXCEPTION_NMI) | ON(EXTERNAL_INTERRUPT))
+#define DEFINES_VECTORING                                                                          \
+    (ON(EXCEPTION_NMI) | ON(TASK_SWITCH) | ON(EPT_VIOLATION) | ON(EPT_MISCONFIG) |                 \
+     ON(APIC_ACCESS) | ON(PML_FULL) | ON(TRIPLE_FAULT))
+#define DEFINES_ADDRESSES (ON(EPT_VIOLATION) | ON(EPT_MISCONFIG))
+#define DEFINES_LINEAR    (ON(IO) | ON(CR_ACCESS))
+#define DEFINES_INSN_INFO                                                                          \
+    (ON(IO) | ON(VMCLEAR) | ON(VMPTRLD) | ON(VMPTRST) | ON(VMREAD) | ON(VMWRITE) | ON(VMXON) |     \
+     ON(GDTR_IDTR) | ON(LDTR_TR) | ON(INVEPT) | ON(INVVPID) | ON(RDRAND) | ON(INVPCID) |           \
+     ON(RDSEED) | ON(XSAVES))
+
+static void save_event_info(struct nvmcs *nv, const struct leave *x, u64 reason)
+{
+    u32 info = x->intr_info, vectoring = 0;
+    if (reason & DEFINES_INTR_INFO && !x->own_info)
+        info = (u32)vmread(F(EXIT_INTR_INFO));
+    SAVE(nv, EXIT_INTR_INFO, info);
+    if (info & INFO_VALID && info & INFO_ERROR_CODE)
+        SAVE(nv, EXIT_INTR_ERROR, x->own_info ? x->intr_error : vmread(F(EXIT_INTR_ERROR)));
+    if (reason & DEFINES_VECTORING && !x->synthetic)
+        vectoring = (u32)vmread(F(IDT_VECTORING_INFO));
+    SAVE(nv, IDT_VECTORING_INFO, vectoring);
+    if (vectoring & INFO_VALID && vectoring & INFO_ERROR_CODE)
+        SAVE(nv, IDT_VECTORING_ERROR, vmread(F(IDT_VECTORING_ERROR)));
+}
+
 static void save_exit_info(struct nvmcs *nv, const struct leave *x)
 {
-    struct vmcs12 *v = &nv->v;
-    u32 info = x->intr_info;
-    v12_save(v, F(EXIT_REASON), x->reason);
-    v12_save(v, F(EXIT_QUALIFICATION), x->qualification);
-    if (!x->own_info && !x->synthetic)
-        info = (u32)vmread(F(EXIT_INTR_INFO));
-    v12_save(v, F(EXIT_INTR_INFO), info);
-    if (info & INFO_VALID && info & INFO_ERROR_CODE)
-        v12_save(v, F(EXIT_INTR_ERROR), x->own_info ? x->intr_error : vmread(F(EXIT_INTR_ERROR)));
-    if (x->synthetic) {
-        v12_save(v, F(IDT_VECTORING_INFO), 0);
+    // XRSTORS, the one beyond 63, is as XSAVES.
+    u64 reason = BIT(MIN((u16)x->reason, EXIT_XSAVES));
+    SAVE(nv, EXIT_REASON, x->reason);
+    SAVE(nv, EXIT_QUALIFICATION, x->qualification);
+    save_event_info(nv, x, reason);
+    if (x->synthetic)
         return;
-    }
-    u32 vectoring = (u32)vmread(F(IDT_VECTORING_INFO));
-    v12_save(v, F(IDT_VECTORING_INFO), vectoring);
-    if (vectoring & INFO_VALID && vectoring & INFO_ERROR_CODE)
-        v12_save(v, F(IDT_VECTORING_ERROR), vmread(F(IDT_VECTORING_ERROR)));
-    v12_save(v, F(EXIT_INSTR_LENGTH), vmread(F(EXIT_INSTR_LENGTH)));
-    v12_save(v, F(EXIT_INSTR_INFO), vmread(F(EXIT_INSTR_INFO)));
-    switch ((u16)x->reason) {
-    case EXIT_EPT_VIOLATION:
-    case EXIT_EPT_MISCONFIG:
-        v12_save(v, F(GUEST_PHYSICAL_ADDR), vmread(F(GUEST_PHYSICAL_ADDR)));
-        v12_save(v, F(GUEST_LINEAR_ADDR), vmread(F(GUEST_LINEAR_ADDR)));
-        break;
-    case EXIT_IO: // the linear address of INS and OUTS, and what I/O SMIs would record
-    case EXIT_CR_ACCESS: // of LMSW
-        v12_save(v, F(GUEST_LINEAR_ADDR), vmread(F(GUEST_LINEAR_ADDR)));
-        break;
-    default:
-        break;
-    }
+    SAVE(nv, EXIT_INSTR_LENGTH, vmread(F(EXIT_INSTR_LENGTH)));
+    if (reason & DEFINES_INSN_INFO)
+        SAVE(nv, EXIT_INSTR_INFO, vmread(F(EXIT_INSTR_INFO)));
+    if (reason & DEFINES_ADDRESSES)
+        SAVE(nv, GUEST_PHYSICAL_ADDR, vmread(F(GUEST_PHYSICAL_ADDR)));
+    if (reason & (DEFINES_ADDRESSES | DEFINES_LINEAR))
+        SAVE(nv, GUEST_LINEAR_ADDR, vmread(F(GUEST_LINEAR_ADDR)));
 }
 
 static void load_segment(vmcs_field_t sel, vmcs_field_t base, vmcs_field_t limit, vmcs_field_t ar,
@@ -133,42 +140,66 @@ static void load_host_segments(struct nvmcs *nv, bool wide)
     vmwrite(F(GUEST_IDTR_LIMIT), TABLE_LIMIT);
 }
 
+// ET, reserved bits, CD and NW of CR0 are not modified by an exit; the last two are in CR0_SHADOW only.
+static u64 host_cr0(const struct nvmcs *nv)
+{
+    return (v12(nv, F(HOST_CR0)) & ~(CR0_CD | CR0_NW)) | CR0_ET;
+}
+
+static u64 host_cr4(const struct nvmcs *nv, bool wide)
+{
+    u64 cr4 = v12(nv, F(HOST_CR4));
+    return wide ? cr4 | CR4_PAE : cr4 & ~(u64)CR4_PCIDE;
+}
+
 // Values that L2 leaves in registers which L1's exit controls do not load.
 struct l2_left {
     u64 efer, pat;
 };
 
-// SDM, "Loading Host Control Registers, Debug Registers, MSRs".
-static void load_host_registers(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_left *l2)
+// SDM, "Loading Host Control Registers, Debug Registers, MSRs". This part L1 cannot change without an
+// exit, so that vmcs01 mostly holds it from the last time.
+static void load_host_rare(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_left *l2)
 {
     bool wide = V12_HAS(&nv->v, EXIT_HOST_64BIT);
-    u64 cr0 = v12(nv, F(HOST_CR0)), cr4 = v12(nv, F(HOST_CR4));
-    u64 old_cr0 = vmread(F(CR0_SHADOW));
-    // ET, CD, NW and reserved bits of CR0 are not modified.
-    cr0 = (cr0 & ~(CR0_CD | CR0_NW)) | (old_cr0 & (CR0_CD | CR0_NW)) | CR0_ET;
-    cr4 = wide ? cr4 | CR4_PAE : cr4 & ~(u64)CR4_PCIDE;
-    vmwrite(F(CR0_SHADOW), cr0);
-    vmwrite(F(GUEST_CR0), (cr0 & ~(CR0_CD | CR0_NW)) | CR0_NE);
-    vmwrite(F(CR4_SHADOW), cr4);
-    vmwrite(F(GUEST_CR4), (cr4 | vmx.caps.cr4_fixed0) & vmx.caps.cr4_fixed1);
-    vmwrite(F(GUEST_CR3), v12(nv, F(HOST_CR3)));
-    vmwrite(F(GUEST_DR7), DR7_RESET);
+    vmwrite(F(CR0_SHADOW), host_cr0(nv) | (vmread(F(CR0_SHADOW)) & (CR0_CD | CR0_NW)));
+    vmwrite(F(CR4_SHADOW), host_cr4(nv, wide));
     vmwrite(F(GUEST_DEBUGCTL), 0);
     vmwrite(F(GUEST_SYSENTER_CS), v12(nv, F(HOST_SYSENTER_CS)));
     vmwrite(F(GUEST_SYSENTER_ESP), v12(nv, F(HOST_SYSENTER_ESP)));
     vmwrite(F(GUEST_SYSENTER_EIP), v12(nv, F(HOST_SYSENTER_EIP)));
+    vmwrite(F(GUEST_PAT), V12_HAS(&nv->v, EXIT_LOAD_PAT) ? v12(nv, F(HOST_PAT)) : l2->pat);
+    if (vcpu->nested->tsc_offset_01 != vcpu->tsc_offset) {
+        vcpu->nested->tsc_offset_01 = vcpu->tsc_offset;
+        vmwrite(F(TSC_OFFSET), vcpu->tsc_offset);
+    }
+}
+
+static void load_host_efer(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_left *l2)
+{
+    bool wide = V12_HAS(&nv->v, EXIT_HOST_64BIT);
     u64 efer = V12_HAS(&nv->v, EXIT_LOAD_EFER) ? v12(nv, F(HOST_EFER)) : l2->efer;
     efer &= ~(u64)(EFER_LMA | EFER_LME);
-    vmwrite(F(GUEST_EFER), wide ? efer | EFER_LMA | EFER_LME : efer);
-    vmwrite(F(GUEST_PAT), V12_HAS(&nv->v, EXIT_LOAD_PAT) ? v12(nv, F(HOST_PAT)) : l2->pat);
+    efer |= wide ? EFER_LMA | EFER_LME : 0;
+    if (LIKELY(efer == vcpu->nested->l1_efer))
+        return;
     u64 entry = vmread(F(ENTRY_CTRL)) & ~(u64)CTL_ENTRY_IA32E_GUEST;
+    vmwrite(F(GUEST_EFER), efer);
     vmwrite(F(ENTRY_CTRL), wide ? entry | CTL_ENTRY_IA32E_GUEST : entry);
+}
+
+// The part that L1 may have changed.
+static void load_host_registers(struct nvmcs *nv)
+{
+    bool wide = V12_HAS(&nv->v, EXIT_HOST_64BIT);
+    vmwrite(F(GUEST_CR0), host_cr0(nv) | CR0_NE);
+    vmwrite(F(GUEST_CR4), (host_cr4(nv, wide) | vmx.caps.cr4_fixed0) & vmx.caps.cr4_fixed1);
+    vmwrite(F(GUEST_CR3), v12(nv, F(HOST_CR3)));
+    vmwrite(F(GUEST_DR7), DR7_RESET);
     vmwrite(F(GUEST_RIP), v12(nv, F(HOST_RIP)));
     vmwrite(F(GUEST_RSP), v12(nv, F(HOST_RSP)));
     vmwrite(F(GUEST_RFLAGS), RFLAGS_FIXED);
-    vmwrite(F(GUEST_INTERRUPTIBILITY), 0);
     vmwrite(F(GUEST_PENDING_DEBUG), 0);
-    (void)vcpu;
 }
 
 // PAE paging of a 32-bit L1: a VM exit loads its PDPTEs.
@@ -233,16 +264,21 @@ static void vmx_abort(struct vcpu *vcpu, struct nvmcs *nv, u32 indicator)
 // vmcs01 becomes current and gets L1's host state.
 static void become_l1(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_left *l2)
 {
+    struct nested *n = vcpu->nested;
     vcpu->in_l2 = false;
     vcpu->activity = VCPU_ACTIVE;
-    vcpu->nested->event_written = false;
-    vcpu->nested->timer_deadline = ~0ull;
+    n->event_written = false;
+    n->timer_deadline = ~0ull;
     use_vmcs(vcpu, &vcpu->vmcs01);
-    if (UNLIKELY(vcpu->nested->tsc_offset_01 != vcpu->tsc_offset)) {
-        vcpu->nested->tsc_offset_01 = vcpu->tsc_offset;
-        vmwrite(F(TSC_OFFSET), vcpu->tsc_offset);
+    if (UNLIKELY(n->host_loaded != nv || vcpu->host_dirty)) {
+        vcpu->host_dirty = false;
+        n->host_loaded = nv;
+        load_host_rare(vcpu, nv, l2);
     }
-    load_host_registers(vcpu, nv, l2);
+    load_host_efer(vcpu, nv, l2);
+    load_host_registers(nv);
+    if (UNLIKELY(n->l1_blocked))
+        vmwrite(F(GUEST_INTERRUPTIBILITY), 0);
     load_host_segments(nv, V12_HAS(&nv->v, EXIT_HOST_64BIT));
     if (UNLIKELY(!load_host_pdptes(vcpu, nv)))
         vmx_abort(vcpu, nv, ABORT_PDPTES);
@@ -252,17 +288,18 @@ static void become_l1(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_left 
         vmx_abort(vcpu, nv, ABORT_MSR_LOAD);
     if (vmx.vpid && !V12_HAS(&nv->v, VPID))
         vmxop_invvpid(INVVPID_SINGLE, vcpu->vpid, 0);
-    vcpu_note(vcpu, WORK_EVENTS);
 }
 
 // What the exit does not load from vmcs12 is read while vmcs02 is current.
-static struct l2_left read_left(struct nvmcs *nv)
+static struct l2_left read_left(struct vcpu *vcpu, struct nvmcs *nv)
 {
     struct l2_left l = {0};
     if (UNLIKELY(!V12_HAS(&nv->v, EXIT_LOAD_EFER)))
         l.efer = vmread(F(GUEST_EFER));
-    if (UNLIKELY(!V12_HAS(&nv->v, EXIT_LOAD_PAT)))
+    if (UNLIKELY(!V12_HAS(&nv->v, EXIT_LOAD_PAT))) {
         l.pat = vmread(F(GUEST_PAT));
+        vcpu->host_dirty = true;
+    }
     return l;
 }
 
@@ -275,13 +312,12 @@ void leave_l2(struct vcpu *vcpu, const struct leave *exit)
     save_hot_state(vcpu, nv);
     save_timer(vcpu, nv);
     save_exit_info(nv, exit);
-    struct l2_left left = read_left(nv);
+    struct l2_left left = read_left(vcpu, nv);
     if (UNLIKELY(v12(nv, F(EXIT_MSR_STORE_COUNT))) && !store_msr_list(vcpu, nv)) {
         vmx_abort(vcpu, nv, ABORT_MSR_STORE);
         return;
     }
-    if (nv->shadow.hpa.v)
-        shadow_show(nv);
+    shadow_show(nv);
     become_l1(vcpu, nv, &left);
 }
 
@@ -294,9 +330,8 @@ void leave_failed_entry(struct vcpu *vcpu, struct nvmcs *nv, u32 reason, u64 qua
         use_vmcs(vcpu, &vcpu->vmcs01);
     left.efer = vmread(F(GUEST_EFER));
     left.pat = vmread(F(GUEST_PAT));
-    v12_save(&nv->v, F(EXIT_REASON), reason | REASON_ENTRY_FAILED);
-    v12_save(&nv->v, F(EXIT_QUALIFICATION), qualification);
-    if (nv->shadow.hpa.v)
-        shadow_show(nv);
+    SAVE(nv, EXIT_REASON, reason | REASON_ENTRY_FAILED);
+    SAVE(nv, EXIT_QUALIFICATION, qualification);
+    shadow_show(nv);
     become_l1(vcpu, nv, &left);
 }

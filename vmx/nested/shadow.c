@@ -1,36 +1,20 @@
-// VMCS shadowing: the fields that hypervisors touch at each exit are in a shadow VMCS, which L1's
-// VMREAD and VMWRITE reach without an exit. SDM volume 3, "VMCS Shadowing". The other fields trap,
-// which costs less than keeping them in step.
+// SDM volume 3, "VMCS Shadowing".
+
+#include "vmx/nested/shadow.h"
 
 #include "libc/bits.h"
 #include "libc/string.h"
-#include "vmx/nested/state.h"
 
-struct shadow_field {
+enum access { R, RW };
+
+static const struct {
     vmcs_field_t f;
-    bool writable; // L1's VMWRITE does not trap either, so the field is read back at each entry
+    enum access access;
+} fields[] = {
+#define SHADOW(name, access) {{VF_##name}, access},
+#include "vmx/nested/shadow.def"
+#undef SHADOW
 };
-
-#define READ(name)  {{VF_##name}, false}
-#define WRITE(name) {{VF_##name}, true}
-
-static const struct shadow_field fields[] = {
-    WRITE(GUEST_RIP),           WRITE(GUEST_RSP),
-    WRITE(GUEST_RFLAGS),        WRITE(GUEST_INTERRUPTIBILITY),
-    WRITE(GUEST_CR3),           WRITE(PROC_CTRL),
-    WRITE(ENTRY_INTR_INFO),     WRITE(ENTRY_ERROR_CODE),
-    WRITE(ENTRY_INSTR_LENGTH),  WRITE(PREEMPTION_TIMER),
-    WRITE(HOST_FS_BASE),        WRITE(HOST_GS_BASE),
-    READ(GUEST_CR0),            READ(GUEST_CR4),
-    READ(GUEST_CS_AR),          READ(GUEST_SS_AR),
-    READ(EXIT_REASON),          READ(EXIT_QUALIFICATION),
-    READ(EXIT_INTR_INFO),       READ(EXIT_INTR_ERROR),
-    READ(IDT_VECTORING_INFO),   READ(IDT_VECTORING_ERROR),
-    READ(EXIT_INSTR_LENGTH),    READ(EXIT_INSTR_INFO),
-    READ(GUEST_PHYSICAL_ADDR),  READ(GUEST_LINEAR_ADDR),
-};
-
-_Static_assert(ARRAY_SIZE(fields) <= 64, "nvmcs.in_shadow");
 
 bool shadow_init(struct vcpu *vcpu)
 {
@@ -42,11 +26,11 @@ bool shadow_init(struct vcpu *vcpu)
         return false;
     memset(r, 0xff, PAGE_SIZE);
     memset(w, 0xff, PAGE_SIZE);
-    for (unsigned i = 0; i < ARRAY_SIZE(fields); i++) {
+    for (unsigned i = 0; i < SHADOW_COUNT; i++) {
         if (!vcpu->nested->exists[fields[i].f.i])
             continue;
         bitmap_put(r, field_encoding(fields[i].f), false);
-        if (fields[i].writable)
+        if (fields[i].access == RW)
             bitmap_put(w, field_encoding(fields[i].f), false);
     }
     vcpu->nested->vmread_bitmap = ptr_phys(r);
@@ -59,17 +43,31 @@ bool shadow_create(struct vcpu *vcpu, struct nvmcs *nv)
     return !vmx.shadowing || vmcs_create(&nv->shadow, &vcpu->vm->pool, true);
 }
 
+static void show(struct nvmcs *nv, u32 due)
+{
+    vmcs_load(&nv->shadow);
+    for (; due; due &= due - 1) {
+        vmcs_field_t f = fields[bit_lowest(due)].f;
+        vmwrite_safe(f, v12(nv, f));
+    }
+}
+
+void shadow_show(struct nvmcs *nv)
+{
+    u32 due = nv->shadow_due;
+    nv->shadow_due = 0;
+    if (nv->shadow.hpa.v && due)
+        show(nv, due);
+}
+
 void shadow_attach(struct vcpu *vcpu, struct nvmcs *nv)
 {
     if (!vmx.shadowing)
         return;
     if (nv) {
         // Everything anew: the VMCS may have been written back and read again.
-        vmcs_load(&nv->shadow);
-        for (unsigned i = 0; i < ARRAY_SIZE(fields); i++) {
-            nv->in_shadow[i] = v12(nv, fields[i].f);
-            vmwrite_safe(fields[i].f, nv->in_shadow[i]);
-        }
+        show(nv, (u32)BIT(SHADOW_COUNT) - 1);
+        nv->shadow_due = 0;
         vmcs_load(&vcpu->vmcs01);
     }
     u64 proc2 = vmread(F(PROC2_CTRL)) & ~(u64)CTL_VMCS_SHADOWING;
@@ -83,38 +81,33 @@ void shadow_update(struct vcpu *vcpu, struct nvmcs *nv, vmcs_field_t f)
 {
     if (!nv->shadow.hpa.v)
         return;
-    for (unsigned i = 0; i < ARRAY_SIZE(fields); i++) {
+    for (unsigned i = 0; i < SHADOW_COUNT; i++) {
         if (field_same(fields[i].f, f)) {
-            nv->in_shadow[i] = v12(nv, f);
-            vmcs_load(&nv->shadow);
-            vmwrite_safe(f, nv->in_shadow[i]);
+            show(nv, 1u << i);
             vmcs_load(&vcpu->vmcs01);
         }
     }
 }
 
-void shadow_fetch(struct nvmcs *nv)
+static inline void fetch(struct nvmcs *nv, vmcs_field_t f)
+{
+    u64 now = vmread(f);
+    if (now != nv->v.f[f.i])
+        v12_set(&nv->v, f, now);
+}
+
+void shadow_fetch(struct nvmcs *nv, bool all)
 {
     if (!nv->shadow.hpa.v)
         return;
     vmcs_load(&nv->shadow);
-    for (unsigned i = 0; i < ARRAY_SIZE(fields) && fields[i].writable; i++) {
-        u64 now = vmread(fields[i].f);
-        if (now != nv->in_shadow[i]) {
-            nv->in_shadow[i] = now;
-            v12_set(&nv->v, fields[i].f, now);
-        }
-    }
-}
-
-void shadow_show(struct nvmcs *nv)
-{
-    vmcs_load(&nv->shadow);
-    for (unsigned i = 0; i < ARRAY_SIZE(fields); i++) {
-        u64 now = v12(nv, fields[i].f);
-        if (now != nv->in_shadow[i]) {
-            nv->in_shadow[i] = now;
-            vmwrite_safe(fields[i].f, now);
-        }
+    fetch(nv, F(GUEST_RIP));
+    fetch(nv, F(PROC_CTRL));
+    fetch(nv, F(ENTRY_INTR_INFO));
+    fetch(nv, F(PREEMPTION_TIMER));
+    // Without an event to inject nobody looks at the other two before L1 writes them again.
+    if (nv->v.f[VF_ENTRY_INTR_INFO] & BIT(31) || all) {
+        fetch(nv, F(ENTRY_ERROR_CODE));
+        fetch(nv, F(ENTRY_INSTR_LENGTH));
     }
 }

@@ -43,7 +43,7 @@ struct nvmcs {
     u32 proc_l1;           // interrupt and NMI window bits that L1 wants
 
     struct vmcs shadow;    // hpa 0: the processor has no VMCS shadowing
-    u64 in_shadow[VF_COUNT > 64 ? 64 : VF_COUNT]; // by position in shadow.c's list
+    u32 shadow_due;        // fields of shadow.def that the shadow VMCS does not hold yet
 };
 
 _Static_assert(sizeof(struct nvmcs) <= PAGE_SIZE, "one page of the pool");
@@ -58,6 +58,9 @@ struct nested {
     bool event_written;    // vmcs02 holds an event that is not delivered yet
     bool immediate_exit;   // L2 is to be left right after that event
     u64 tsc_offset_01;     // what vmcs01 holds
+    u64 l1_efer;           // of L1 at its last virtual entry, and so still in vmcs01
+    bool l1_blocked;       // GUEST_INTERRUPTIBILITY of vmcs01 is not 0, likewise
+    struct nvmcs *host_loaded; // whose host state vmcs01 holds where L1 changes it only through L0
     struct entry_env env;
     struct ept02_cache ept02;
     hpa_t vmread_bitmap, vmwrite_bitmap;
@@ -137,24 +140,6 @@ void leave_failed_entry(struct vcpu *vcpu, struct nvmcs *nv, u32 reason, u64 qua
 
 // Loads an MSR list of L1; returns the number of the entry that failed (from 1), or 0.
 u32 load_msr_list(struct vcpu *vcpu, gpa_t list, u32 count, enum msr_list kind);
-
-// --- shadow.c ---
-
-// Bitmaps for VMREAD and VMWRITE. False: no memory.
-bool shadow_init(struct vcpu *vcpu);
-bool shadow_create(struct vcpu *vcpu, struct nvmcs *nv);
-
-// vmcs01 (current) shows `nv`, or no VMCS, to VMREAD and VMWRITE of L1.
-void shadow_attach(struct vcpu *vcpu, struct nvmcs *nv);
-
-// A VMWRITE that trapped changed `f`: its copy, if there is one, follows. vmcs01 is current.
-void shadow_update(struct vcpu *vcpu, struct nvmcs *nv, vmcs_field_t f);
-
-// Takes over what L1 wrote; any VMCS is current before, none in particular after it.
-void shadow_fetch(struct nvmcs *nv);
-
-// Shows L1 the new values; as above.
-void shadow_show(struct nvmcs *nv);
 
 // --- common ---
 

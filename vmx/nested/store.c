@@ -4,6 +4,7 @@
 
 #include "drivers/cpu.h"
 #include "libc/string.h"
+#include "vmx/nested/shadow.h"
 #include "vmx/nested/state.h"
 
 #define ACTIVE_MAX 64
@@ -102,6 +103,8 @@ void store_clear(struct vcpu *vcpu, struct nvmcs *nv, bool launch_state_clear)
     write_back(vcpu, nv);
     list_del(&nv->lru);
     vcpu->nested->count--;
+    if (vcpu->nested->host_loaded == nv)
+        vcpu->nested->host_loaded = NULL;
     release(vcpu, nv);
     vmcs_load(running);
 }
