@@ -17,4 +17,5 @@ enum multiboot2_error {
 // written). 0 or an enum multiboot2_error. Nothing in `out` points into `info`.
 int multiboot2_parse(const void *info, u64 max, struct boot_info *out);
 
+// What an enum multiboot2_error means, for a message.
 const char *multiboot2_error_text(int error);

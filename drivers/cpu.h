@@ -38,6 +38,7 @@ struct cpu {
     volatile u32 irqs;     // interrupts taken, for the idle loop and the summary
 };
 
+// The structure of the calling CPU; after cpu_load().
 static inline struct cpu *this_cpu(void)
 {
     struct cpu *cpu;

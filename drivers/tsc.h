@@ -19,6 +19,7 @@ extern struct tsc tsc; // written once at start, before other CPUs run
 // The scale that turns counts at `from_hz` into counts at `to_hz` (pure).
 struct tsc_scale tsc_scale_make(u64 from_hz, u64 to_hz);
 
+// Converts `v`, as the scale says.
 static inline u64 tsc_scale(struct tsc_scale s, u64 v)
 {
     return (u64)((unsigned __int128)v * s.mul >> s.shift);

@@ -1,5 +1,5 @@
 #pragma once
-// The 16550 of L0's own serial console (the model that a VM sees is drivers/model/uart.h).
+// The 16550 of L0's own serial console (the model that a VM sees is drivers/model/vuart.h).
 
 #include "libc/types.h"
 

@@ -11,6 +11,7 @@ struct acpi_writer {
     bool full;
 };
 
+// Appends `n` bytes, or one, as far as there is room (see above).
 void acpi_put(struct acpi_writer *w, const void *data, u64 n);
 void acpi_put_byte(struct acpi_writer *w, u8 byte);
 

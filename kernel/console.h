@@ -14,7 +14,11 @@ struct console_settings {
 
 // Consoles with default settings, before the configuration is read.
 void console_init(void);
+
+// Adds the text screen that the boot loader left, if there is one. Page tables must be L0's own.
 void console_screen(const struct boot_info *info);
+
+// What the configuration says; before it, COM1 has 115200 baud and the level is LOG_INFO.
 void console_configure(const struct console_settings *settings);
 
 // One byte that a VM wrote to its COM1. `tag` is what stands in front of its lines, or NULL.

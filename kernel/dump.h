@@ -3,6 +3,7 @@
 
 #include "kernel/trap.h"
 
+// All that is known of an exception in L0.
 void dump_trap(const struct trap_frame *frame);
 
 // Backtrace of the caller.

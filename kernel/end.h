@@ -14,4 +14,6 @@ enum end_kind {
     END_PANIC,
 };
 
+// Prints the last line, waits until it has left, and ends the emulator or halts. `code` is that of
+// END_DEBUG_EXIT, else 0.
 void end(enum end_kind kind, u32 code) NORETURN;

@@ -28,6 +28,7 @@ void frames_remove(struct frames *f, hpa_t start, u64 size);
 // (ept/pool.h) if there is none.
 hpa_t frames_take(struct frames *f, u64 size, u64 align, u64 limit);
 
+// All that is free, in however many pieces.
 u64 frames_free_bytes(const struct frames *f);
 
 // The size of the largest run that frames_take(…, align, FRAME_ANY) would find.

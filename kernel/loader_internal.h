@@ -21,6 +21,7 @@ struct layout {
     u32 count;
 };
 
+// All of the VM's RAM is free, but for its ACPI tables.
 void layout_init(struct layout *y, const struct load *l);
 
 // Takes the range away; false, and nothing done, unless all of it is RAM below LOAD_LIMIT and free.

@@ -1,4 +1,5 @@
 #pragma once
+// Where every boot path ends: the start of L0.
 
 #include "kernel/boot_info.h"
 

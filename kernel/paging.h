@@ -23,4 +23,6 @@ u64 paging_new_stack(unsigned pages);
 
 // Makes SMEP, SMAP, NX and write protection effective on the calling CPU.
 void paging_protect_cpu(void);
+
+// The value of CR3 (host-physical), which no CPU of L0 ever changes.
 u64 paging_root(void);

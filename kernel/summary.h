@@ -3,4 +3,5 @@
 
 #include "vmx/vm.h"
 
+// To every console, at level LOG_INFO. The VM has ended.
 void summary_print(const struct vm *vm);

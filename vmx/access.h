@@ -8,17 +8,16 @@
 // Physical memory of that guest (for L2: ngpa through EPT12). False if it is no RAM.
 bool vcpu_read_physical(struct vcpu *vcpu, u64 address, void *to, u64 len);
 
-// Fills `paging` from the current VMCS.
+// Fills `paging` from the current VMCS, for walks of the guest's page tables (ept/guestpt.h).
 void vcpu_paging(struct vcpu *vcpu, struct guest_paging *paging);
 
 // Fills `ctx` and `seg` (SEG_COUNT) for linear_address().
 void vcpu_linear_ctx(struct vcpu *vcpu, struct linear_ctx *ctx, struct seg_state *seg);
 
 // Copies at a linear address with the guest's own privilege. False: `fault` is what it gets.
-// RETRY (in `*retry`, may be NULL): nothing happened and the instruction is to run again.
 bool vcpu_linear_read(struct vcpu *vcpu, u64 linear, void *to, u64 len, struct guest_fault *fault);
 bool vcpu_linear_write(struct vcpu *vcpu, u64 linear, const void *from, u64 len,
                        struct guest_fault *fault);
 
-// Current privilege level.
+// The guest's current privilege level, 0..3: that of SS, as the manual says.
 unsigned vcpu_cpl(void);

@@ -147,6 +147,7 @@ void vmx_caps_for_l1(const struct vmx_caps *host, const struct vmx_offer *offer,
 // processor described by `caps` does not have (RDMSR of it faults).
 u64 vmx_caps_msr(const struct vmx_caps *caps, u32 msr, bool *exists);
 
+// The columns of the table, and the name of a word.
 const char *control_name(enum control_index c);
 enum control_word control_word(enum control_index c);
 u64 control_bit(enum control_index c);

@@ -33,6 +33,7 @@ struct cpuid_table {
     unsigned phys_bits, linear_bits;
 };
 
+// Fills the table from `host`, the machine's own CPUID. What `t` says is fixed for the VM's life.
 void cpuid_build(struct cpuid_table *t, cpuid_reader host, const struct cpuid_params *p);
 
 // What depends on the vCPU and its state.

@@ -21,11 +21,13 @@ enum event_type {
 // already waiting it becomes what the manual's "double fault" rules say.
 void vcpu_inject(struct vcpu *vcpu, u8 vector, bool has_error, u32 error);
 
+// #GP(0).
 static inline void vcpu_inject_gp(struct vcpu *vcpu)
 {
     vcpu_inject(vcpu, 13, true, 0);
 }
 
+// #UD.
 static inline void vcpu_inject_ud(struct vcpu *vcpu)
 {
     vcpu_inject(vcpu, 6, false, 0);
@@ -41,8 +43,16 @@ void vcpu_requeue_event(struct vcpu *vcpu);
 // window where one has to wait. Returns false if the vCPU stays halted.
 bool vcpu_deliver_events(struct vcpu *vcpu);
 
-// The parts of it that nested VMX uses, too.
+// The parts of it that nested VMX uses, too: vcpu->event goes into the VM-entry fields of the
+// current VMCS,
 void vcpu_write_event(struct vcpu *vcpu);
-void vcpu_set_window(struct vcpu *vcpu, u32 window, bool on); // CTL_INTR_WINDOW, CTL_NMI_WINDOW
+
+// an exit is wanted, or not, as soon as the guest could take an interrupt (CTL_INTR_WINDOW) or an
+// NMI (CTL_NMI_WINDOW),
+void vcpu_set_window(struct vcpu *vcpu, u32 window, bool on);
+
+// whether the local APIC, or the PIC through it, has an interrupt for the vCPU,
 bool vcpu_interrupt_pending(struct vcpu *vcpu);
+
+// and its vector, which is then in service.
 u8 vcpu_take_interrupt(struct vcpu *vcpu);

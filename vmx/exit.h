@@ -20,10 +20,11 @@ enum exit_reason {
 
 typedef enum run_result (*exit_handler)(struct vcpu *vcpu);
 
+// The name of a basic exit reason for messages; "unknown" if it has none.
 const char *exit_reason_name(u32 reason);
 
 // Ends the instruction that exited: RIP moves on, no more blocking by STI or MOV SS, a single step
-// becomes pending. vcpu_skip() knows the length from the exit.
+// becomes pending. `rip` is that of the next one; vcpu_skip() knows the length from the exit.
 void vcpu_advance(struct vcpu *vcpu, u64 rip);
 void vcpu_skip(struct vcpu *vcpu);
 

@@ -86,6 +86,7 @@ static const u16 vmcs_encoding[VF_COUNT] = {
 #undef FIELD
 };
 
+// What the encoding says of the field.
 static inline u16 field_encoding(vmcs_field_t f)
 {
     return vmcs_encoding[f.i];
@@ -120,11 +121,13 @@ static inline vmcs_field_t field_at(unsigned i)
     return (vmcs_field_t){(u8)i};
 }
 
+// Whether both are the same field.
 static inline bool field_same(vmcs_field_t a, vmcs_field_t b)
 {
     return a.i == b.i;
 }
 
+// The other columns of the table.
 const char *field_name(vmcs_field_t f);
 enum field_merge field_merge(vmcs_field_t f);
 enum field_group field_group(vmcs_field_t f);

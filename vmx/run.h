@@ -16,6 +16,8 @@ struct vcpu_start {
     u64 cr3, gdt_base;
     u16 gdt_limit, code_selector, data_selector;
 };
+
+// Gives a vCPU that waits since vm_init() that state, and lets it run. Its vmcs01 is current then.
 void vcpu_start(struct vcpu *vcpu, const struct vcpu_start *start);
 
 // Runs the vCPU on the calling CPU until it halts, its slice (ending at TSC `slice_end`) is over or

@@ -7,5 +7,6 @@
 // Power-on values in memory of the VM's pool. False: no memory.
 bool switch_init(struct vcpu *vcpu);
 
+// The calling CPU's registers to the vCPU's memory, and back.
 void switch_save(struct vcpu *vcpu);
 void switch_load(struct vcpu *vcpu);

@@ -32,7 +32,8 @@ void vmcs_load(struct vmcs *v);
 // VMCLEAR: the data are in memory and the launch state is clear.
 void vmcs_clear(struct vmcs *v);
 
+// Clears it and gives its page back to the pool.
 void vmcs_destroy(struct vmcs *v, struct pool *pool);
 
-// Writes the host-state fields that never change.
+// Writes the host-state fields of the current VMCS that never change.
 void vmcs_init_host(const struct vmx_host *host);

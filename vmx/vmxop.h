@@ -19,6 +19,7 @@ VMX_MEM_OP(vmxop_clear, "vmclear")
 VMX_MEM_OP(vmxop_ptrld, "vmptrld")
 #undef VMX_MEM_OP
 
+// Leaves VMX operation.
 static inline void vmxop_off(void)
 {
     asm volatile("vmxoff" ::: "memory", "cc");
@@ -32,6 +33,7 @@ static inline u64 vmread(vmcs_field_t f)
     return v;
 }
 
+// Sets a field of the current VMCS.
 static inline void vmwrite(vmcs_field_t f, u64 v)
 {
     asm volatile("vmwrite %1, %0" ::"r"((u64)vmcs_encoding[f.i]), "rm"(v) : "cc", "memory");
@@ -61,6 +63,7 @@ static inline bool vmwrite_safe(vmcs_field_t f, u64 v)
 enum invept_type { INVEPT_SINGLE = 1, INVEPT_ALL };
 enum invvpid_type { INVVPID_ADDRESS, INVVPID_SINGLE, INVVPID_ALL, INVVPID_SINGLE_BUT_GLOBAL };
 
+// False if the processor refuses the type or the operand.
 static inline bool vmxop_invept(enum invept_type type, u64 eptp)
 {
     struct {
@@ -71,6 +74,7 @@ static inline bool vmxop_invept(enum invept_type type, u64 eptp)
     return !fail;
 }
 
+// `linear` counts for INVVPID_ADDRESS only.
 static inline bool vmxop_invvpid(enum invvpid_type type, u16 vpid, u64 linear)
 {
     struct {
