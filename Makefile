@@ -3,7 +3,8 @@
 # make run and make test do all their own set-up: they install the Debian packages that are missing.
 
 VERSION := 0.1
-B       := build
+# COUNT=1 builds the variant that counts what L0 executes, for the benchmark, in a place of its own.
+B       := build$(if $(COUNT),/count)
 BUILD   := $(B)
 MAKEFLAGS += --no-builtin-rules
 
@@ -16,7 +17,8 @@ WARN    := -Wall -Wextra -Werror -Wmissing-prototypes -Wstrict-prototypes -Wshad
 # interrupts use the same stack.
 CFLAGS  := -std=gnu11 -O2 -g -ffreestanding -fno-stack-protector -fno-pic -fno-asynchronous-unwind-tables \
            -fno-omit-frame-pointer -mno-red-zone -mgeneral-regs-only -mcmodel=kernel \
-           -ffile-prefix-map=$(CURDIR)/= -I. $(WARN) -DNESTOR_VERSION='"$(VERSION)"'
+           -ffile-prefix-map=$(CURDIR)/= -I. $(WARN) -DNESTOR_VERSION='"$(VERSION)"' \
+           $(if $(COUNT),-DNESTOR_COUNT)
 
 C_SRC   := $(sort $(wildcard boot/*.c kernel/*.c vmx/*.c vmx/nested/*.c vtd/*.c ept/*.c \
            drivers/*.c drivers/model/*.c libc/*.c))
@@ -80,12 +82,13 @@ $(B)/host/test_%: $(B)/host/obj/tests/host/test_%.o $(HOST_FRAME) $(B)/host/libn
 
 include tests/l1/rules.mk
 include tests/fuzz/rules.mk
+include tests/bench/rules.mk
 
 # --- What users call ---
 
 .DEFAULT_GOAL := all
 
-.PHONY: deps run test check host lint format iso clean help
+.PHONY: deps run test check bench host lint format iso clean help
 
 deps:
 	@scripts/install-deps
@@ -103,6 +106,11 @@ check: deps
 	@$(MAKE) --no-print-directory -j2 all host l1
 	@tests/run --quick $(T)
 
+# make bench BENCH='--only nestor': see scripts/bench --help.
+bench: deps
+	@$(MAKE) --no-print-directory -j2 bench-build
+	@scripts/bench $(BENCH)
+
 host: $(HOST_TESTS)
 
 lint:
@@ -118,7 +126,7 @@ iso: all
 	@echo "$(B)/nestor.iso"
 
 clean:
-	rm -rf $(B)/obj $(B)/host $(B)/fuzz $(B)/l1 $(B)/test $(B)/*.elf $(B)/*.iso
+	rm -rf $(B)/obj $(B)/host $(B)/fuzz $(B)/l1 $(B)/test $(B)/bench $(B)/count $(B)/*.elf $(B)/*.iso
 
 help:
 	@echo "make                 build/nestor.elf"
@@ -126,6 +134,7 @@ help:
 	@echo "                     MMU=ept|shadow-on-ept   MODEL=a Bochs processor   INTERACTIVE=1: a shell"
 	@echo "make test            all tests; T=NAME or T='A B*' runs those cases only"
 	@echo "make check           the quick part: host tests, lint, a first boot"
+	@echo "make bench           what operations of L1 and L2 cost: bare, on Nestor, on KVM (docs/performance.md)"
 	@echo "make iso CFG=FILE    build/nestor.iso with the VMs of a nestor.cfg; see scripts/bochs-run --help"
 	@echo "make lint, format    the habits of CONTRIBUTING.md"
 	@echo "make fuzz [F=NAME]   the fuzzers for FUZZ_SECONDS each"

@@ -2,6 +2,7 @@
 
 #include "drivers/cpu.h"
 #include "libc/x86.h"
+#include "vmx/count.h"
 #include "vmx/cpu.h"
 #include "vmx/event.h"
 #include "vmx/nested/nested.h"
@@ -38,6 +39,10 @@ static struct cpuid_regs host_cpuid(u32 leaf, u32 subleaf)
 
 enum run_result exit_cpuid(struct vcpu *vcpu)
 {
+    if (count_cpuid(vcpu->gpr)) {
+        vcpu_skip(vcpu);
+        return RUN_RESUME;
+    }
     struct cpuid_state s = {.apic_id = vcpu->id,
                             .osxsave = vmread(F(GUEST_CR4)) & CR4_OSXSAVE,
                             .apic = vlapic_enabled(vcpu->lapic)};

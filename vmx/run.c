@@ -3,6 +3,7 @@
 #include "drivers/cpu.h"
 #include "drivers/tsc.h"
 #include "libc/x86.h"
+#include "vmx/count.h"
 #include "vmx/cpu.h"
 #include "vmx/event.h"
 #include "vmx/nested/nested.h"
@@ -91,6 +92,7 @@ enum run_result vcpu_exit(struct vcpu *vcpu)
 {
     u32 reason = (u32)vmread(F(EXIT_REASON));
     vcpu->vmcs->launched = true;
+    COUNT(exits);
     enum run_result r;
     if (nested_in_l2(vcpu)) {
         r = nested_exit(vcpu, reason);

@@ -4,19 +4,21 @@
 
 #include "libc/addr.h"
 #include "libc/log.h"
+#include "vmx/count.h"
 #include "vmx/field.h"
 
 // 0, or 1 if the instruction failed (VMfailInvalid or VMfailValid).
-#define VMX_MEM_OP(name, insn)                                                                     \
+#define VMX_MEM_OP(name, insn, counter)                                                            \
     static inline bool name(hpa_t region)                                                          \
     {                                                                                              \
         bool fail;                                                                                 \
+        COUNT(counter);                                                                            \
         asm volatile(insn " %1" : "=@ccbe"(fail) : "m"(region.v) : "memory");                      \
         return !fail;                                                                              \
     }
-VMX_MEM_OP(vmxop_on, "vmxon")
-VMX_MEM_OP(vmxop_clear, "vmclear")
-VMX_MEM_OP(vmxop_ptrld, "vmptrld")
+VMX_MEM_OP(vmxop_on, "vmxon", vmxons)
+VMX_MEM_OP(vmxop_clear, "vmclear", vmclears)
+VMX_MEM_OP(vmxop_ptrld, "vmptrld", vmptrlds)
 #undef VMX_MEM_OP
 
 // Leaves VMX operation.
@@ -29,6 +31,7 @@ static inline void vmxop_off(void)
 static inline u64 vmread(vmcs_field_t f)
 {
     u64 v;
+    COUNT(vmreads);
     asm volatile("vmread %1, %0" : "=r"(v) : "r"((u64)vmcs_encoding[f.i]) : "cc");
     return v;
 }
@@ -36,6 +39,7 @@ static inline u64 vmread(vmcs_field_t f)
 // Sets a field of the current VMCS.
 static inline void vmwrite(vmcs_field_t f, u64 v)
 {
+    COUNT(vmwrites);
     asm volatile("vmwrite %1, %0" ::"r"((u64)vmcs_encoding[f.i]), "rm"(v) : "cc", "memory");
 }
 
@@ -44,6 +48,7 @@ static inline bool vmread_safe(vmcs_field_t f, u64 *v)
 {
     bool fail;
     *v = 0;
+    COUNT(vmreads);
     asm volatile("vmread %2, %1"
                  : "=@ccbe"(fail), "+r"(*v)
                  : "r"((u64)vmcs_encoding[f.i]));
@@ -53,6 +58,7 @@ static inline bool vmread_safe(vmcs_field_t f, u64 *v)
 static inline bool vmwrite_safe(vmcs_field_t f, u64 v)
 {
     bool fail;
+    COUNT(vmwrites);
     asm volatile("vmwrite %2, %1"
                  : "=@ccbe"(fail)
                  : "r"((u64)vmcs_encoding[f.i]), "r"(v)
@@ -70,6 +76,7 @@ static inline bool vmxop_invept(enum invept_type type, u64 eptp)
         u64 eptp, reserved;
     } d = {eptp, 0};
     bool fail;
+    COUNT(invalidations);
     asm volatile("invept %1, %2" : "=@ccbe"(fail) : "m"(d), "r"((u64)type) : "memory");
     return !fail;
 }
@@ -81,6 +88,7 @@ static inline bool vmxop_invvpid(enum invvpid_type type, u16 vpid, u64 linear)
         u64 vpid, linear;
     } d = {vpid, linear};
     bool fail;
+    COUNT(invalidations);
     asm volatile("invvpid %1, %2" : "=@ccbe"(fail) : "m"(d), "r"((u64)type) : "memory");
     return !fail;
 }

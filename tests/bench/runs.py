@@ -1,0 +1,64 @@
+"""The ways to run the benchmark (tests/bench/*.c) in the emulator, and what each prints."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SCRIPTS = os.path.join(TOP, "scripts")
+BENCH = os.path.join(TOP, "build", "l1", "bench.elf")
+NESTOR = os.path.join(TOP, "build", "nestor.elf")
+COUNTING_NESTOR = os.path.join(TOP, "build", "count", "nestor.elf")
+HASWELL = "corei7_haswell_4770"
+# The nearest model without VMCS shadowing.
+NO_SHADOWING = "corei7_ivy_bridge_3770k"
+TIME_LIMIT = 120
+
+CONFIGURATION = """\
+[vm bench]
+kind = multiboot
+kernel = bench.elf
+cmdline = {arguments}
+memory = 128M
+debug-exit = 0xf4
+"""
+
+LINE = re.compile(r"bench (\S+) (ticks|exits|vmreads|vmwrites|vmptrlds|vmclears|invepts) (\d+)")
+
+
+class BenchError(Exception):
+    pass
+
+
+def parse(text):
+    """{operation: {what: number}} of the benchmark's output; raises if it found something wrong."""
+    wrong = [line for line in text.splitlines() if re.match(r"bench \S+ wrong", line)]
+    if wrong:
+        raise BenchError("\n".join(wrong))
+    results = {}
+    for name, what, number in LINE.findall(text):
+        results.setdefault(name, {})[what] = int(number)
+    return results
+
+
+def boot(log, arguments="bench", nestor=NESTOR, model=HASWELL, bochs=()):
+    """The console of one run, bare if nestor is None; a copy goes to the file `log`."""
+    with tempfile.TemporaryDirectory(prefix="bench.") as place:
+        shutil.copy(BENCH, os.path.join(place, "bench.elf"))
+        config, iso = os.path.join(place, "nestor.cfg"), os.path.join(place, "bench.iso")
+        with open(config, "w") as out:
+            out.write(CONFIGURATION.format(arguments=arguments))
+        bare = ["--bare"] if nestor is None else []
+        kernel = ["--kernel", nestor] if nestor else []
+        subprocess.run([os.path.join(SCRIPTS, "mkiso"), *bare, *kernel, iso, config], check=True)
+        command = [os.path.join(SCRIPTS, "bochs-run"), *bare, "--model", model, "--memory", "256"]
+        command += ["--timeout", str(TIME_LIMIT), *bochs, "--log", os.path.abspath(log), iso]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=sys.stderr, cwd=place)
+    text = done.stdout.decode("latin-1").replace("\r", "")
+    if done.returncode:
+        parse(text)
+        raise BenchError(f"the run ended with status {done.returncode}, see {log}")
+    return text
