@@ -1,8 +1,9 @@
 #pragma once
 // What L0 executes, counted for the benchmark: only in a build with COUNT=1, at no cost otherwise.
-// A VM reads the counters with CPUID: leaf 400000F0H (EAX, EBX, ECX, EDX: VM exits, VMREADs,
-// VMWRITEs, VMPTRLDs), leaf 400000F1H (EAX, EBX: VMCLEARs; INVEPTs and INVVPIDs together), as 32-bit
-// numbers that wrap around; leaf 400000F2H holds the signature 4E54H in EAX.
+// A VM reads the counters with CPUID, as 32-bit numbers that wrap around:
+//   leaf 400000F0H  EAX VM exits, EBX VMREADs, ECX VMWRITEs, EDX VMPTRLDs
+//   leaf 400000F1H  EAX VMCLEARs, EBX INVEPTs and INVVPIDs together
+//   leaf 400000F2H  EAX the signature 4E54H
 
 #include "libc/types.h"
 
