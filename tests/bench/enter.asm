@@ -1,5 +1,5 @@
-; The way into L2 and back, with nothing but what every hypervisor must do: HOST_RSP and HOST_RIP were
-; written once (bench_stack, bench_exit), so that an entry costs L1 no VMWRITE of its own.
+; The way into L2 and back, with nothing but what every hypervisor must do: HOST_RSP and HOST_RIP
+; were written once (bench_stack, bench_exit), so that an entry costs L1 no VMWRITE of its own.
 
 extern l2, l2_launched
 
