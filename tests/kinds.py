@@ -1,7 +1,7 @@
 """Kinds of test cases: a command, a boot in the emulator, and an equivalence of two boots.
 
-Each has a name, `quick` (part of `make check`), a time limit in seconds, and run(place), which works
-in the directory `place` of its own, leaves `place`.log and returns None or what is wrong.
+Each has a name, `quick` (part of `make check`), a time limit in seconds, and run(place), which
+works in the directory `place` of its own, leaves `place`.log and returns None or what is wrong.
 """
 
 import fnmatch
@@ -157,7 +157,10 @@ class Boot(Machine):
 CHECK_LINE = re.compile(r"(ok|FAIL|val|skip) ([a-z0-9-]+\.[a-z0-9-]+: .*)")
 # What a check found out, after its text: a number, else an outcome.
 NUMBER = re.compile(r" is 0x[0-9a-f]+(, should be 0x[0-9a-f]+)?$")
-OUTCOME = re.compile(r": (\".*\"|[^:]*)$")
+OUTCOME = re.compile(
+    r": (\".*\"|VMsucceed|VMfailInvalid|VMfailValid \d+|flags 0x[0-9a-f]+|#[A-Z]{2}|NMI|no fault"
+    r"|vector \d+|exit \d+( of a failed entry)?)(, should be [^:]+)?$"
+)
 
 
 def without_result(text):
@@ -192,7 +195,8 @@ def read_differences(path):
                 continue
             row = [part.strip() for part in line.split("|")]
             if len(row) != 5 or row[2] not in ("bare", "nestor", "both", "differ") or not row[4]:
-                raise ValueError(f"{path}:{number}: expected program | model | where | text | reason")
+                right = "program | model | where | text | reason"
+                raise ValueError(f"{path}:{number}: expected {right}")
             rows.append(row)
     return rows
 

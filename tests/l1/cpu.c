@@ -11,8 +11,7 @@ static const struct test tests[] = {
     {"compat", test_compat}, {"real", test_real},     {"cache", test_cache},
     {"pic", test_pic},       {"pit", test_pit},       {"xapic", test_xapic},
     {"ioapic", test_ioapic}, {"rtc", test_rtc},       {"pmtimer", test_pmtimer},
-    {"ports", test_ports},   {"x2apic", test_x2apic},
-    {"tsc", test_tsc},
+    {"ports", test_ports},   {"x2apic", test_x2apic}, {"tsc", test_tsc},
 };
 
 int main(void);

@@ -113,8 +113,7 @@ void test_paging(void)
                      "user write, read-only");
     *pte = good & ~PTE_U;
     invlpg(page);
-    check_page_fault(fault_of_user(snippet_user_read), PF_P | PF_U,
-                     "user read, supervisor page");
+    check_page_fault(fault_of_user(snippet_user_read), PF_P | PF_U, "user read, supervisor page");
     *pte = good | PTE_NX;
     invlpg(page);
     check_page_fault(fault_of(call_page, 0), PF_I | PF_P, "fetch, NX");
@@ -230,16 +229,26 @@ void test_ring3(void)
         u8 *code;
         u32 vector, error;
     } rows[] = {
-        {"HLT", snippet_u_hlt, VEC_GP, 0},         {"CLI", snippet_u_cli, VEC_GP, 0},
-        {"IN", snippet_u_in, VEC_GP, 0},           {"OUT", snippet_u_out, VEC_GP, 0},
-        {"RDMSR", snippet_u_rdmsr, VEC_GP, 0},     {"WRMSR", snippet_u_wrmsr, VEC_GP, 0},
-        {"MOV from CR0", snippet_u_cr0, VEC_GP, 0}, {"MOV to CR8", snippet_u_cr8, VEC_GP, 0},
-        {"MOV from DR7", snippet_u_dr7, VEC_GP, 0}, {"LGDT", snippet_u_lgdt, VEC_GP, 0},
-        {"INVLPG", snippet_u_invlpg, VEC_GP, 0},   {"WBINVD", snippet_u_wbinvd, VEC_GP, 0},
-        {"INVD", snippet_u_invd, VEC_GP, 0},       {"CLTS", snippet_u_clts, VEC_GP, 0},
-        {"SWAPGS", snippet_u_swapgs, VEC_GP, 0},   {"RDTSC", snippet_u_rdtsc, 0x80, 0},
-        {"CPUID", snippet_u_cpuid, 0x80, 0},       {"INT 0x20", snippet_u_int, VEC_GP, 0x102},
-        {"INT3", snippet_u_int3, VEC_BP, 0},       {"POPF of IF", snippet_u_popf_if, 0x80, 0},
+        {"HLT", snippet_u_hlt, VEC_GP, 0},
+        {"CLI", snippet_u_cli, VEC_GP, 0},
+        {"IN", snippet_u_in, VEC_GP, 0},
+        {"OUT", snippet_u_out, VEC_GP, 0},
+        {"RDMSR", snippet_u_rdmsr, VEC_GP, 0},
+        {"WRMSR", snippet_u_wrmsr, VEC_GP, 0},
+        {"MOV from CR0", snippet_u_cr0, VEC_GP, 0},
+        {"MOV to CR8", snippet_u_cr8, VEC_GP, 0},
+        {"MOV from DR7", snippet_u_dr7, VEC_GP, 0},
+        {"LGDT", snippet_u_lgdt, VEC_GP, 0},
+        {"INVLPG", snippet_u_invlpg, VEC_GP, 0},
+        {"WBINVD", snippet_u_wbinvd, VEC_GP, 0},
+        {"INVD", snippet_u_invd, VEC_GP, 0},
+        {"CLTS", snippet_u_clts, VEC_GP, 0},
+        {"SWAPGS", snippet_u_swapgs, VEC_GP, 0},
+        {"RDTSC", snippet_u_rdtsc, 0x80, 0},
+        {"CPUID", snippet_u_cpuid, 0x80, 0},
+        {"INT 0x20", snippet_u_int, VEC_GP, 0x102},
+        {"INT3", snippet_u_int3, VEC_BP, 0},
+        {"POPF of IF", snippet_u_popf_if, 0x80, 0},
         {"an unaligned read", snippet_u_align, 0x80, 0},
     };
     for (u32 i = 0; i < ARRAY_SIZE(rows); i++) {
@@ -266,7 +275,8 @@ asm(".pushsection .text\n.code32\n"
     "c32_inc: .byte 0x40; ret\n"
     "c32_into: mov $0x7fffffff, %eax; add $1, %eax; into; ret\n"
     "c32_bound: mov $9, %eax; bound %eax, c32_limits; ret\n"
-    "c32_limit: mov %ds, %ecx; mov $0x58, %eax; mov %eax, %ds; mov 0x100, %eax; mov %ecx, %ds; ret\n"
+    "c32_limit: mov %ds, %ecx; mov $0x58, %eax; mov %eax, %ds; mov 0x100, %eax;"
+    "           mov %ecx, %ds; ret\n"
     "c32_inside: mov %ds, %ecx; mov $0x58, %eax; mov %eax, %ds; mov 0xfc, %eax; mov %ecx, %ds;"
     "            xor %eax, %eax; ret\n"
     "c32_readonly: mov %ds, %ecx; mov $0x60, %eax; mov %eax, %ds; mov %eax, c32_limits;"
@@ -320,10 +330,14 @@ void test_real(void)
         enum real_routine routine;
         u32 vector;
     } rows[] = {
-        {"there and back", REAL_NOTHING, NO_FAULT}, {"UD2", REAL_UD2, VEC_UD},
-        {"DIV by 0", REAL_DIVIDE, VEC_DE},          {"beyond 64 KiB", REAL_LIMIT, VEC_GP},
-        {"VMXOFF", REAL_VMXOFF, VEC_UD},            {"VMCALL", REAL_VMCALL, VEC_UD},
-        {"INT 5", REAL_SOFTWARE_INT, VEC_BR},       {"CPUID", REAL_CPUID, NO_FAULT},
+        {"there and back", REAL_NOTHING, NO_FAULT},
+        {"UD2", REAL_UD2, VEC_UD},
+        {"DIV by 0", REAL_DIVIDE, VEC_DE},
+        {"beyond 64 KiB", REAL_LIMIT, VEC_GP},
+        {"VMXOFF", REAL_VMXOFF, VEC_UD},
+        {"VMCALL", REAL_VMCALL, VEC_UD},
+        {"INT 5", REAL_SOFTWARE_INT, VEC_BR},
+        {"CPUID", REAL_CPUID, NO_FAULT},
     };
     for (u32 i = 0; i < ARRAY_SIZE(rows); i++)
         check_fault(run_real(rows[i].routine).vector, rows[i].vector, "%s", rows[i].name);

@@ -463,8 +463,7 @@ void test_rtc(void)
     u8 b = rtc_read(0xb);
     check(b & 2, "24-hour mode");
     check(rtc_read(0xd) & 0x80, "the battery is good");
-    check((rtc_read(0) & 0x7f) < 0x60 && rtc_read(2) < 0x60 && rtc_read(4) < 0x24,
-          "a time of day");
+    check((rtc_read(0) & 0x7f) < 0x60 && rtc_read(2) < 0x60 && rtc_read(4) < 0x24, "a time of day");
     check(rtc_read(8) >= 1 && rtc_read(8) <= 0x12, "a month");
     rtc_write(0x40, 0x5a);
     check_eq(rtc_read(0x40), 0x5a, "a byte of CMOS keeps");

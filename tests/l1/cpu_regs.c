@@ -25,10 +25,10 @@ void test_cpuid(void)
     static const struct {
         const char *name;
         u8 reg, bit;
-    } wanted[] = {{"FPU", 3, 0},    {"PSE", 3, 3},     {"TSC", 3, 4},     {"MSR", 3, 5},
-                  {"PAE", 3, 6},    {"CX8", 3, 8},     {"APIC", 3, 9},    {"SEP", 3, 11},
-                  {"MTRR", 3, 12},  {"PGE", 3, 13},    {"CMOV", 3, 15},   {"PAT", 3, 16},
-                  {"FXSR", 3, 24},  {"SSE2", 3, 26},   {"SSE3", 2, 0},    {"CX16", 2, 13}};
+    } wanted[] = {{"FPU", 3, 0},   {"PSE", 3, 3},   {"TSC", 3, 4},   {"MSR", 3, 5},
+                  {"PAE", 3, 6},   {"CX8", 3, 8},   {"APIC", 3, 9},  {"SEP", 3, 11},
+                  {"MTRR", 3, 12}, {"PGE", 3, 13},  {"CMOV", 3, 15}, {"PAT", 3, 16},
+                  {"FXSR", 3, 24}, {"SSE2", 3, 26}, {"SSE3", 2, 0},  {"CX16", 2, 13}};
     for (u32 i = 0; i < ARRAY_SIZE(wanted); i++)
         check((wanted[i].reg == 3 ? c1.d : c1.c) >> wanted[i].bit & 1, "%s", wanted[i].name);
     check_eq(c1.b >> 24, rdmsr(0x1b) >> 10 & 1 ? rdmsr(0x802) : read32(0xfee00020) >> 24,
@@ -60,21 +60,36 @@ void test_msr(void)
         u32 msr;
         const char *name;
     } there[] = {
-        {0x10, "IA32_TIME_STAMP_COUNTER"}, {0x1b, "IA32_APIC_BASE"},
-        {0x3a, "IA32_FEATURE_CONTROL"},    {0xfe, "IA32_MTRRCAP"},
-        {0x174, "IA32_SYSENTER_CS"},       {0x175, "IA32_SYSENTER_ESP"},
-        {0x176, "IA32_SYSENTER_EIP"},      {0x200, "IA32_MTRR_PHYSBASE0"},
-        {0x201, "IA32_MTRR_PHYSMASK0"},    {0x250, "IA32_MTRR_FIX64K_00000"},
-        {0x277, "IA32_PAT"},               {0x2ff, "IA32_MTRR_DEF_TYPE"},
-        {0xc0000080, "IA32_EFER"},         {0xc0000081, "IA32_STAR"},
-        {0xc0000082, "IA32_LSTAR"},        {0xc0000083, "IA32_CSTAR"},
-        {0xc0000084, "IA32_FMASK"},        {0xc0000100, "IA32_FS_BASE"},
-        {0xc0000101, "IA32_GS_BASE"},      {0xc0000102, "IA32_KERNEL_GS_BASE"},
-        {0x480, "IA32_VMX_BASIC"},         {0x481, "IA32_VMX_PINBASED_CTLS"},
-        {0x482, "IA32_VMX_PROCBASED_CTLS"}, {0x483, "IA32_VMX_EXIT_CTLS"},
-        {0x484, "IA32_VMX_ENTRY_CTLS"},    {0x485, "IA32_VMX_MISC"},
-        {0x486, "IA32_VMX_CR0_FIXED0"},    {0x487, "IA32_VMX_CR0_FIXED1"},
-        {0x488, "IA32_VMX_CR4_FIXED0"},    {0x489, "IA32_VMX_CR4_FIXED1"},
+        {0x10, "IA32_TIME_STAMP_COUNTER"},
+        {0x1b, "IA32_APIC_BASE"},
+        {0x3a, "IA32_FEATURE_CONTROL"},
+        {0xfe, "IA32_MTRRCAP"},
+        {0x174, "IA32_SYSENTER_CS"},
+        {0x175, "IA32_SYSENTER_ESP"},
+        {0x176, "IA32_SYSENTER_EIP"},
+        {0x200, "IA32_MTRR_PHYSBASE0"},
+        {0x201, "IA32_MTRR_PHYSMASK0"},
+        {0x250, "IA32_MTRR_FIX64K_00000"},
+        {0x277, "IA32_PAT"},
+        {0x2ff, "IA32_MTRR_DEF_TYPE"},
+        {0xc0000080, "IA32_EFER"},
+        {0xc0000081, "IA32_STAR"},
+        {0xc0000082, "IA32_LSTAR"},
+        {0xc0000083, "IA32_CSTAR"},
+        {0xc0000084, "IA32_FMASK"},
+        {0xc0000100, "IA32_FS_BASE"},
+        {0xc0000101, "IA32_GS_BASE"},
+        {0xc0000102, "IA32_KERNEL_GS_BASE"},
+        {0x480, "IA32_VMX_BASIC"},
+        {0x481, "IA32_VMX_PINBASED_CTLS"},
+        {0x482, "IA32_VMX_PROCBASED_CTLS"},
+        {0x483, "IA32_VMX_EXIT_CTLS"},
+        {0x484, "IA32_VMX_ENTRY_CTLS"},
+        {0x485, "IA32_VMX_MISC"},
+        {0x486, "IA32_VMX_CR0_FIXED0"},
+        {0x487, "IA32_VMX_CR0_FIXED1"},
+        {0x488, "IA32_VMX_CR4_FIXED0"},
+        {0x489, "IA32_VMX_CR4_FIXED1"},
         {0x48a, "IA32_VMX_VMCS_ENUM"},
     };
     static const u32 absent[] = {0x2a5,      0x12345,    0x7fffffff, 0x20000000, 0x80000000,
@@ -239,15 +254,15 @@ void test_cr4(void)
         bool there;
         const char *name;
     } bits[] = {
-        {0, c1.d >> 1 & 1, "VME"},        {1, c1.d >> 1 & 1, "PVI"},
-        {2, c1.d >> 4 & 1, "TSD"},        {3, c1.d >> 2 & 1, "DE"},
-        {4, c1.d >> 3 & 1, "PSE"},        {6, true, "MCE"},
-        {7, c1.d >> 13 & 1, "PGE"},       {8, true, "PCE"},
-        {9, c1.d >> 24 & 1, "OSFXSR"},    {10, c1.d >> 25 & 1, "OSXMMEXCPT"},
-        {11, c7.c >> 2 & 1, "UMIP"},      {13, c1.c >> 5 & 1, "VMXE"},
-        {16, c7.b & 1, "FSGSBASE"},       {17, c1.c >> 17 & 1, "PCIDE"},
-        {18, c1.c >> 26 & 1, "OSXSAVE"},  {20, c7.b >> 7 & 1, "SMEP"},
-        {22, c7.c >> 3 & 1, "PKE"},       {23, c7.c >> 7 & 1, "CET"},
+        {0, c1.d >> 1 & 1, "VME"},       {1, c1.d >> 1 & 1, "PVI"},
+        {2, c1.d >> 4 & 1, "TSD"},       {3, c1.d >> 2 & 1, "DE"},
+        {4, c1.d >> 3 & 1, "PSE"},       {6, true, "MCE"},
+        {7, c1.d >> 13 & 1, "PGE"},      {8, true, "PCE"},
+        {9, c1.d >> 24 & 1, "OSFXSR"},   {10, c1.d >> 25 & 1, "OSXMMEXCPT"},
+        {11, c7.c >> 2 & 1, "UMIP"},     {13, c1.c >> 5 & 1, "VMXE"},
+        {16, c7.b & 1, "FSGSBASE"},      {17, c1.c >> 17 & 1, "PCIDE"},
+        {18, c1.c >> 26 & 1, "OSXSAVE"}, {20, c7.b >> 7 & 1, "SMEP"},
+        {22, c7.c >> 3 & 1, "PKE"},      {23, c7.c >> 7 & 1, "CET"},
         {24, c7.c >> 31 & 1, "PKS"},
     };
     for (u32 i = 0; i < ARRAY_SIZE(bits); i++) {

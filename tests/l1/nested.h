@@ -35,6 +35,8 @@ void test_ept_vectoring(void);
 void test_invept(void);
 void test_vpid(void);
 void test_cr_masks(void);
+void test_cr0_writes(void);
+void test_cr4_writes(void);
 void test_cr3_targets(void);
 void test_compatibility(void);
 void test_paged_32bit(void);

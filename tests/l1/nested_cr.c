@@ -30,10 +30,16 @@ void test_cr_masks(void)
     l2_goto(l2_read_cr4);
     check_run(R_VMCALL, "MOV from CR4");
     check_eq(l2.rax, (cr4 & ~CR4_VMXE) | CR4_TSD, "CR4 as L2 reads it");
+}
+
+void test_cr0_writes(void)
+{
+    u64 cr0 = read_cr0();
+    l2_reset(l2_write_cr0);
     static const struct {
         const char *name;
         const u8 *code;
-        u64 mask, shadow, flip; // flip: bits by which the value written differs from the shadow's view
+        u64 mask, shadow, flip; // flip: what is written differs in these bits from what L2 reads
         u32 reason;
         u64 qualification;
     } rows[] = {
@@ -58,6 +64,12 @@ void test_cr_masks(void)
                      rows[i].name);
         }
     }
+}
+
+void test_cr4_writes(void)
+{
+    u64 cr0 = read_cr0(), cr4 = read_cr4();
+    l2_reset(l2_write_cr4);
     l2_defaults(l2_write_cr4);
     vmwrite(CR4_MASK, CR4_TSD);
     l2.rsi = cr4 | CR4_TSD;

@@ -141,7 +141,7 @@ void test_triple_fault(void)
     check_delivered(l2_run(), VEC_DF, "#UD and #NP not present");
 }
 
-// ----------------------------------------------------------------------------------------- injection
+// --------------------------------------------------------------------------------------- injection
 
 struct injection_row {
     const char *name;
@@ -214,7 +214,7 @@ void test_injection(void)
     check_eq(vmread(GUEST_ACTIVITY), 0, "activity state after it");
 }
 
-// ------------------------------------------------------------------------- exits during the delivery
+// ----------------------------------------------------------------------- exits during the delivery
 
 void test_vectoring(void)
 {

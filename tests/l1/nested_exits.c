@@ -91,11 +91,11 @@ void test_host_state(void)
     asm volatile("clts");
 }
 
-// --------------------------------------------------------------------------- instruction by instruction
+// ---------------------------------------------------------------------- instruction by instruction
 
 #define INSN(name, insn)                                                                           \
-    asm(".pushsection .text\nl2i_" #name ": " insn "\nl2e_" #name                                  \
-        ": vmcall\njmp l2e_" #name "\n.popsection\n");                                             \
+    asm(".pushsection .text\nl2i_" #name ": " insn "\nl2e_" #name ": vmcall\njmp l2e_" #name       \
+        "\n.popsection\n");                                                                        \
     extern u8 l2i_##name[], l2e_##name[]
 
 INSN(invd, "invd");
@@ -190,15 +190,12 @@ static const struct exit_row conditional[] = {
     {"IN", ROW(in), PROC_CTLS, PROC_IO, R_IO, R_VMCALL, 0x12340008, -1},
     {"OUT", ROW(out), PROC_CTLS, PROC_IO, R_IO, R_VMCALL, 0x800043, -1},
     {"WBINVD", ROW(wbinvd), PROC2_CTLS, PROC2_WBINVD, R_WBINVD, R_VMCALL, 0, -1},
-    {"RDRAND", ROW(rdrand), PROC2_CTLS, PROC2_RDRAND, R_RDRAND, R_VMCALL, 0,
-     (13 << 3) | (2 << 11)},
+    {"RDRAND", ROW(rdrand), PROC2_CTLS, PROC2_RDRAND, R_RDRAND, R_VMCALL, 0, (13 << 3) | (2 << 11)},
     {"RDSEED", ROW(rdseed), PROC2_CTLS, PROC2_RDSEED, R_RDSEED, R_VMCALL, 0, (3 << 3) | (1 << 11)},
     {"SGDT", ROW(sgdt), PROC2_CTLS, PROC2_DESC_TABLE, R_GDTR_IDTR, R_VMCALL, 16, -1},
     {"SIDT", ROW(sidt), PROC2_CTLS, PROC2_DESC_TABLE, R_GDTR_IDTR, R_VMCALL, 0, -1},
-    {"LGDT", ROW(lgdt), PROC2_CTLS, PROC2_DESC_TABLE, R_GDTR_IDTR, R_VMCALL, (u64)&gdt_pointer,
-     -1},
-    {"LIDT", ROW(lidt), PROC2_CTLS, PROC2_DESC_TABLE, R_GDTR_IDTR, R_VMCALL, (u64)&idt_pointer,
-     -1},
+    {"LGDT", ROW(lgdt), PROC2_CTLS, PROC2_DESC_TABLE, R_GDTR_IDTR, R_VMCALL, (u64)&gdt_pointer, -1},
+    {"LIDT", ROW(lidt), PROC2_CTLS, PROC2_DESC_TABLE, R_GDTR_IDTR, R_VMCALL, (u64)&idt_pointer, -1},
     {"SLDT", ROW(sldt), PROC2_CTLS, PROC2_DESC_TABLE, R_LDTR_TR, R_VMCALL, 0, -1},
     {"STR", ROW(str), PROC2_CTLS, PROC2_DESC_TABLE, R_LDTR_TR, R_VMCALL, 0, -1},
     {"LLDT", ROW(lldt), PROC2_CTLS, PROC2_DESC_TABLE, R_LDTR_TR, R_VMCALL, 0, -1},
@@ -315,7 +312,7 @@ void test_enables(void)
     }
 }
 
-// -------------------------------------------------------------------------------------- I/O bitmaps
+// ------------------------------------------------------------------------------------- I/O bitmaps
 
 INSN(inb, "in %dx, %al");
 INSN(inw, "in %dx, %ax");
@@ -379,7 +376,7 @@ void test_io(void)
     }
 }
 
-// -------------------------------------------------------------------------------------- MSR bitmaps
+// ------------------------------------------------------------------------------------- MSR bitmaps
 
 void test_msr_bitmaps(void)
 {

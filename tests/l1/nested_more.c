@@ -197,7 +197,7 @@ void test_apic_access(void)
     check_eq(l2.rax, 0x60, "L2 reads");
 }
 
-// ---------------------------------------------------------------------------------- single features
+// --------------------------------------------------------------------------------- single features
 
 void test_monitor_trap(void)
 {

@@ -17,7 +17,7 @@ static u8 *bitmaps;
 static struct {
     u32 index, reserved;
     u64 v;
-} *list;
+} * list;
 static struct {
     u64 entered, refused, failed_state, odd;
 } counts;
@@ -44,9 +44,24 @@ static bool one_in(u64 n)
 // A value that is likely to matter.
 static u64 value_for_field(void)
 {
-    static const u64 odd[] = {0, 1, 7, 0xff, 0xfff, 0x1000, 0x200000, 0xffff, 0xffffffff,
-                              0x8000000000000000, 0x7fffffffffff, 0x800000000000,
-                              0xffff800000000000, ~0ull, 0x80000b0e, 0x80000202, 0x400, 0xc093};
+    static const u64 odd[] = {0,
+                              1,
+                              7,
+                              0xff,
+                              0xfff,
+                              0x1000,
+                              0x200000,
+                              0xffff,
+                              0xffffffff,
+                              0x8000000000000000,
+                              0x7fffffffffff,
+                              0x800000000000,
+                              0xffff800000000000,
+                              ~0ull,
+                              0x80000b0e,
+                              0x80000202,
+                              0x400,
+                              0xc093};
     switch (below(4)) {
     case 0:
         return odd[below(ARRAY_SIZE(odd))];

@@ -7,8 +7,8 @@ L2_CODE(vmcall, "");
 L2_CODE(read, "mov (%rsi), %rax");
 L2_CODE(cpuid, "cpuid");
 
-// Addresses without RAM behind them: beyond the RAM of the VM, in holes, at devices, where L0 may be.
-static const u64 nowhere[] = {0xa0000,     0xf0000000,    0xfee00000,    0xfec00000,    0xfffff000,
+// Addresses without RAM behind them: beyond the VM's RAM, in holes, at devices, where L0 may be.
+static const u64 nowhere[] = {0xa0000,     0xf0000000,   0xfee00000,   0xfec00000,   0xfffff000,
                               0x100000000, 0x1000000000, 0x4000000000, 0x7ffffff000, 0x12345000};
 
 static void do_triple_fault(void)
@@ -167,8 +167,8 @@ static void do_msr_lists(void)
     for (u32 i = 0; i < ARRAY_SIZE(nowhere); i++, tried++)
         run_list(ENTRY_MSR_LOAD_COUNT, ENTRY_MSR_LOAD, nowhere[i], 1);
     check(tried > 0, "huge lists and lists in no memory were tried");
-    static const u32 forbidden[] = {0xc0000100, 0xc0000101, 0x9e, 0x9b, 0x802, 0x8ff, 0x79,
-                                    0x480, 0x3a, 0x3000, 0x40000000};
+    static const u32 forbidden[] = {0xc0000100, 0xc0000101, 0x9e, 0x9b,   0x802,     0x8ff,
+                                    0x79,       0x480,      0x3a, 0x3000, 0x40000000};
     u32 bad = 0;
     for (u32 i = 0; i < ARRAY_SIZE(forbidden); i++) {
         list[0].index = forbidden[i];
@@ -309,12 +309,18 @@ static const struct {
     const char *name;
     void (*run)(void);
 } things[] = {
-    {"triple-fault", do_triple_fault},       {"reset", do_reset},
-    {"power-off", do_power_off},             {"debug-exit", do_debug_exit},
-    {"absent", do_absent},                   {"vmcs-nowhere", do_vmcs_nowhere},
-    {"pointers-nowhere", do_pointers_nowhere}, {"msr-lists", do_msr_lists},
-    {"ept-nowhere", do_ept_nowhere},         {"vmcs-overwritten", do_vmcs_overwritten},
-    {"many-vmcs", do_many_vmcs},             {"shutdown-in-vmx", do_shutdown_in_vmx},
+    {"triple-fault", do_triple_fault},
+    {"reset", do_reset},
+    {"power-off", do_power_off},
+    {"debug-exit", do_debug_exit},
+    {"absent", do_absent},
+    {"vmcs-nowhere", do_vmcs_nowhere},
+    {"pointers-nowhere", do_pointers_nowhere},
+    {"msr-lists", do_msr_lists},
+    {"ept-nowhere", do_ept_nowhere},
+    {"vmcs-overwritten", do_vmcs_overwritten},
+    {"many-vmcs", do_many_vmcs},
+    {"shutdown-in-vmx", do_shutdown_in_vmx},
     {"vmx-abort", do_vmx_abort},
 };
 

@@ -26,7 +26,7 @@ void test_caps(void)
         for (u32 i = 0; i < 4; i++) {
             u64 old = rdmsr(0x481 + i), new = rdmsr(0x48d + i);
             check(new >> 32 == old >> 32, "TRUE controls %u: what may be 1 is the same", i);
-            check_eq((u32)new & ~(u32)old, 0, "TRUE controls %u: must be 1, but not before", i);
+            check_eq((u32) new & ~(u32)old, 0, "TRUE controls %u: must be 1, but not before", i);
         }
     static const struct {
         const char *name;

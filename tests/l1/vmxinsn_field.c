@@ -50,11 +50,11 @@ static bool known(const struct field_row *rows, u32 n, u32 encoding)
 // The encodings that no field has; fields of later manuals are named with their feature.
 static bool later_field(u32 e)
 {
-    static const u16 later[] = {0x202e, 0x2030, 0x2034, 0x2036, 0x2038, 0x203a, 0x203c, 0x203e,
-                                0x2040, 0x2042, 0x2044, 0x2046, 0x2048, 0x204a, 0x204c, 0x204e,
-                                0x2050, 0x2052, 0x2814, 0x2816, 0x2818, 0x281a, 0x2c06, 0x2c08,
-                                0x6828, 0x682a, 0x682c, 0x6c18, 0x6c1a, 0x6c1c, 0x4024, 0x0814,
-                                0x0008, 0x0006, 0x2820};
+    static const u16 later[] = {0x202e, 0x2030, 0x2034, 0x2036, 0x2038, 0x203a, 0x203c,
+                                0x203e, 0x2040, 0x2042, 0x2044, 0x2046, 0x2048, 0x204a,
+                                0x204c, 0x204e, 0x2050, 0x2052, 0x2814, 0x2816, 0x2818,
+                                0x281a, 0x2c06, 0x2c08, 0x6828, 0x682a, 0x682c, 0x6c18,
+                                0x6c1a, 0x6c1c, 0x4024, 0x0814, 0x0008, 0x0006, 0x2820};
     for (u32 i = 0; i < ARRAY_SIZE(later); i++)
         if ((e & ~1u) == later[i])
             return true;
@@ -300,8 +300,8 @@ void test_operand_faults(void)
                   VMX_FAULT | VEC_PF, "VMREAD to a read-only page");
     check_outcome(VMX_INSN("vmread %[e], (%[p])", [p] "r"(page), [e] "r"(0x7ffeull)),
                   VMX_VALID | E_UNSUPPORTED_FIELD, "VMREAD of no field to a read-only page");
-    check_outcome(VMX_INSN("vmwrite (%[p]), %[e]", [p] "r"(page), [e] "r"((u64)GUEST_RIP)),
-                  VMX_OK, "VMWRITE from a read-only page");
+    check_outcome(VMX_INSN("vmwrite (%[p]), %[e]", [p] "r"(page), [e] "r"((u64)GUEST_RIP)), VMX_OK,
+                  "VMWRITE from a read-only page");
     *pte = good;
     u64 *next = page_entry(page + 0x1000);
     *next &= ~PTE_P;
@@ -320,7 +320,7 @@ void test_operand_faults(void)
     vmclear(a);
 }
 
-// ------------------------------------------------------------------------------- ring 3 and 32 bits
+// ------------------------------------------------------------------------------ ring 3 and 32 bits
 
 #define USER(name, insn)                                                                           \
     asm(".pushsection .text\nuser_" #name ": " insn "; int $0x80\n"                                \

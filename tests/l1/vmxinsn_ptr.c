@@ -57,13 +57,11 @@ void test_vmclear(void)
 {
     u64 a = vmx_region(), b = vmx_region(), pointer = 0;
     check_outcome(vmclear(a + 8), VMX_INVALID, "off a page, without a current VMCS");
-    check_outcome(vmclear(vmxon_region), VMX_INVALID,
-                  "the VMXON pointer, without a current VMCS");
+    check_outcome(vmclear(vmxon_region), VMX_INVALID, "the VMXON pointer, without a current VMCS");
     check_outcome(vmclear(a), VMX_OK, "a VMCS that was never used");
     vmptrld(a);
     check_outcome(vmclear(b + 8), VMX_VALID | E_VMCLEAR_ADDRESS, "off a page");
-    check_outcome(vmclear(b | caps.phys_limit), VMX_VALID | E_VMCLEAR_ADDRESS,
-                  "beyond the width");
+    check_outcome(vmclear(b | caps.phys_limit), VMX_VALID | E_VMCLEAR_ADDRESS, "beyond the width");
     check_outcome(vmclear(vmxon_region), VMX_VALID | E_VMCLEAR_VMXON, "the VMXON pointer");
     check_outcome(vmclear(b), VMX_OK, "one that is not current");
     vmptrst(&pointer);
@@ -120,13 +118,13 @@ static const struct {
 static void write_all(u64 xor)
 {
     for (u32 i = 0; i < ARRAY_SIZE(keep); i++)
-        vmwrite(keep[i].encoding, keep[i].v ^ (xor & 0xff));
+        vmwrite(keep[i].encoding, keep[i].v ^ (xor&0xff));
 }
 
 static void check_all(u64 xor, const char *when)
 {
     for (u32 i = 0; i < ARRAY_SIZE(keep); i++)
-        check_eq(vmread(keep[i].encoding), keep[i].v ^ (xor & 0xff), "%s: %s", when, keep[i].name);
+        check_eq(vmread(keep[i].encoding), keep[i].v ^ (xor&0xff), "%s: %s", when, keep[i].name);
 }
 
 void test_state(void)

@@ -116,8 +116,8 @@ void skip(const char *fmt, ...)
 const char *fault_name(u32 vector)
 {
     static const char *const names[32] = {
-        "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF",   "fault 9", "#TS",
-        "#NP", "#SS", "#GP", "#PF", "15",  "#MF", "#AC", "#MC", "#XM",   "#VE",     "#CP",
+        "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "fault 9", "#TS",
+        "#NP", "#SS", "#GP", "#PF", "15",  "#MF", "#AC", "#MC", "#XM", "#VE",     "#CP",
     };
     static char other[16];
     if (vector == NO_FAULT)
@@ -267,14 +267,14 @@ void rt_init(void)
     tss.ist[0] = (u64)double_fault_stack + sizeof(double_fault_stack);
     tss.iomap = sizeof(tss);
     u64 base = (u64)&tss;
-    gdt[SEL_TSS / 8] = (sizeof(tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 |
-                       (base >> 24 & 0xff) << 56;
+    gdt[SEL_TSS / 8] =
+        (sizeof(tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
     gdt[SEL_TSS / 8 + 1] = base >> 32;
     asm volatile("lidt %0; ltr %w1" : : "m"(idt_pointer), "r"(SEL_TSS) : "memory");
     uart_init();
 }
 
-// ----------------------------------------------------------------------------- modes of operation
+// ------------------------------------------------------------------------------ modes of operation
 
 extern const u8 real_image[], real_image_end[];
 extern const u16 real_stub_offset, real_offsets[];
@@ -295,7 +295,7 @@ struct real_result run_real(enum real_routine routine)
     return *result;
 }
 
-// --------------------------------------------------------------------------------------------- pages
+// ------------------------------------------------------------------------------------------- pages
 
 static u8 page_pool[1 * MIB] ALIGNED(4096);
 static size_t pages_used;

@@ -34,26 +34,26 @@ enum {
     SEL_FREE = 0x70,      // four entries for the tests
 };
 
-#define FLAG_CF   BIT(0)
-#define FLAG_PF   BIT(2)
-#define FLAG_AF   BIT(4)
-#define FLAG_ZF   BIT(6)
-#define FLAG_SF   BIT(7)
-#define FLAG_TF   BIT(8)
-#define FLAG_IF   BIT(9)
-#define FLAG_OF   BIT(11)
-#define FLAG_RF   BIT(16)
-#define FLAGS_ALU (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
+#define FLAG_CF     BIT(0)
+#define FLAG_PF     BIT(2)
+#define FLAG_AF     BIT(4)
+#define FLAG_ZF     BIT(6)
+#define FLAG_SF     BIT(7)
+#define FLAG_TF     BIT(8)
+#define FLAG_IF     BIT(9)
+#define FLAG_OF     BIT(11)
+#define FLAG_RF     BIT(16)
+#define FLAGS_ALU   (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
 
-#define CR0_PE  BIT(0)
-#define CR0_MP  BIT(1)
-#define CR0_EM  BIT(2)
-#define CR0_TS  BIT(3)
-#define CR0_NE  BIT(5)
-#define CR0_WP  BIT(16)
-#define CR0_NW  BIT(29)
-#define CR0_CD  BIT(30)
-#define CR0_PG  BIT(31)
+#define CR0_PE      BIT(0)
+#define CR0_MP      BIT(1)
+#define CR0_EM      BIT(2)
+#define CR0_TS      BIT(3)
+#define CR0_NE      BIT(5)
+#define CR0_WP      BIT(16)
+#define CR0_NW      BIT(29)
+#define CR0_CD      BIT(30)
+#define CR0_PG      BIT(31)
 #define CR4_TSD     BIT(2)
 #define CR4_DE      BIT(3)
 #define CR4_PAE     BIT(5)
@@ -63,20 +63,20 @@ enum {
 #define CR4_VMXE    BIT(13)
 #define CR4_PCIDE   BIT(17)
 #define CR4_OSXSAVE BIT(18)
-#define EFER_SCE BIT(0)
-#define EFER_LME BIT(8)
-#define EFER_LMA BIT(10)
-#define EFER_NXE BIT(11)
+#define EFER_SCE    BIT(0)
+#define EFER_LME    BIT(8)
+#define EFER_LMA    BIT(10)
+#define EFER_NXE    BIT(11)
 
-#define PTE_P  BIT(0)
-#define PTE_W  BIT(1)
-#define PTE_U  BIT(2)
-#define PTE_A  BIT(5)
-#define PTE_D  BIT(6)
-#define PTE_PS BIT(7)
-#define PTE_NX BIT(63)
+#define PTE_P       BIT(0)
+#define PTE_W       BIT(1)
+#define PTE_U       BIT(2)
+#define PTE_A       BIT(5)
+#define PTE_D       BIT(6)
+#define PTE_PS      BIT(7)
+#define PTE_NX      BIT(63)
 
-// ------------------------------------------------------------------------------ checks and output
+// ------------------------------------------------------------------------------- checks and output
 
 struct test {
     const char *section;
@@ -106,7 +106,7 @@ const char *fault_name(u32 vector);
 // Ends the program: the last line, then the debug-exit port, then Bochs's shutdown port.
 void exit_program(int code) NORETURN;
 
-// -------------------------------------------------------------------------- interrupts and faults
+// --------------------------------------------------------------------------- interrupts and faults
 
 struct regs {
     u64 r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax;
@@ -130,7 +130,7 @@ u32 catch_call(void (*fn)(u64), u64 arg);
 void catch_resume(u32 vector) NORETURN;
 extern u64 catch_sp;
 
-// --------------------------------------------------------------------------------- tables and modes
+// -------------------------------------------------------------------------------- tables and modes
 
 struct table_pointer {
     u16 limit;
@@ -208,7 +208,7 @@ struct boot_region {
 };
 
 struct boot {
-    int version; // of multiboot: 1, 2 or 0 when the magic number is unknown
+    int version;              // of multiboot: 1, 2 or 0 when the magic number is unknown
     u32 mem_lower, mem_upper; // KiB
     u32 modules, regions;
     bool has_memory, has_map;

@@ -65,10 +65,18 @@ static void default_controls(void)
     vmwrite(PROC_CTLS, caps.proc_must | (proc2 ? PROC_SECONDARY : 0));
     if (caps.proc & PROC_SECONDARY)
         vmwrite(PROC2_CTLS, proc2);
-    static const u16 zero[] = {EXCEPTION_BITMAP,     PF_MASK,          PF_MATCH,
-                               CR3_TARGET_COUNT,     ENTRY_INTR_INFO,  EXIT_MSR_STORE_COUNT,
-                               EXIT_MSR_LOAD_COUNT,  CR0_MASK,         CR4_MASK,
-                               ENTRY_MSR_LOAD_COUNT, ENTRY_ERROR_CODE, ENTRY_LENGTH,
+    static const u16 zero[] = {EXCEPTION_BITMAP,
+                               PF_MASK,
+                               PF_MATCH,
+                               CR3_TARGET_COUNT,
+                               ENTRY_INTR_INFO,
+                               EXIT_MSR_STORE_COUNT,
+                               EXIT_MSR_LOAD_COUNT,
+                               CR0_MASK,
+                               CR4_MASK,
+                               ENTRY_MSR_LOAD_COUNT,
+                               ENTRY_ERROR_CODE,
+                               ENTRY_LENGTH,
                                TSC_OFFSET};
     for (u32 i = 0; i < ARRAY_SIZE(zero); i++)
         vmwrite(zero[i], 0);

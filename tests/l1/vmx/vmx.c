@@ -200,8 +200,8 @@ static struct field_row *fields_64(struct field_row *r)
     r = add64(r, GUEST_PERF_GLOBAL, caps.entry & ENTRY_LOAD_PERF, "guest PERF_GLOBAL_CTRL");
     for (u16 i = 0; i < 4; i++)
         r = add64(r, (u16)(GUEST_PDPTE0 + 2 * i), sec & PROC2_EPT, "guest PDPTE");
-    r = add64(r, GUEST_BNDCFGS,
-              (caps.entry & ENTRY_LOAD_BNDCFG) || (caps.exit & EXIT_CLEAR_BNDCFG), "guest BNDCFGS");
+    r = add64(r, GUEST_BNDCFGS, (caps.entry & ENTRY_LOAD_BNDCFG) || (caps.exit & EXIT_CLEAR_BNDCFG),
+              "guest BNDCFGS");
     r = add64(r, HOST_PAT, caps.exit & EXIT_LOAD_PAT, "host IA32_PAT");
     r = add64(r, HOST_EFER, caps.exit & EXIT_LOAD_EFER, "host IA32_EFER");
     return add64(r, HOST_PERF_GLOBAL, caps.exit & EXIT_LOAD_PERF, "host PERF_GLOBAL_CTRL");
