@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -44,8 +43,11 @@ def parse(text):
     return results
 
 
-def boot(log, arguments="bench", nestor=NESTOR, model=HASWELL, bochs=()):
-    """The console of one run, bare if nestor is None; a copy goes to the file `log`."""
+def boot(log, arguments="bench", nestor=NESTOR, model=HASWELL, bochs=(), cut_off=False):
+    """The console of one run, bare if nestor is None; it also goes to the file `log`.
+
+    With cut_off the emulator's debugger ends the run before the benchmark does.
+    """
     with tempfile.TemporaryDirectory(prefix="bench.") as place:
         shutil.copy(BENCH, os.path.join(place, "bench.elf"))
         config, iso = os.path.join(place, "nestor.cfg"), os.path.join(place, "bench.iso")
@@ -55,10 +57,12 @@ def boot(log, arguments="bench", nestor=NESTOR, model=HASWELL, bochs=()):
         kernel = ["--kernel", nestor] if nestor else []
         subprocess.run([os.path.join(SCRIPTS, "mkiso"), *bare, *kernel, iso, config], check=True)
         command = [os.path.join(SCRIPTS, "bochs-run"), *bare, "--model", model, "--memory", "256"]
-        command += ["--timeout", str(TIME_LIMIT), *bochs, "--log", os.path.abspath(log), iso]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=sys.stderr, cwd=place)
+        command += ["--timeout", str(TIME_LIMIT), *bochs, iso]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=place)
     text = done.stdout.decode("latin-1").replace("\r", "")
-    if done.returncode:
+    with open(log, "w") as out:
+        out.write(text + done.stderr.decode("latin-1"))
+    if done.returncode and not cut_off:
         parse(text)
         raise BenchError(f"the run ended with status {done.returncode}, see {log}")
     return text
