@@ -128,12 +128,15 @@ static inline void vcpu_note(struct vcpu *vcpu, u32 work)
     __atomic_or_fetch(&vcpu->work, work, __ATOMIC_RELEASE);
 }
 
-// The VM ends, for a reason of its own (`fmt` says which, NULL: a normal end).
+// The VM ends, all its vCPUs leave the run loop; a second call does nothing. `code` is that of
+// VM_END_DEBUG_EXIT.
 void vm_end(struct vm *vm, enum vm_end end, u32 code);
 
 // The VM did what no real machine survives: dump of `vcpu`, and VM_END_FAILED. L0 goes on.
 void vcpu_fail(struct vcpu *vcpu, const char *fmt, ...) PRINTF(2, 3);
+
+// State and last exit of the guest that the current VMCS, which is the vCPU's, runs.
 void vcpu_dump(struct vcpu *vcpu);
 
-// VM time in ns, and conversions.
+// VM time: ns since the VM was made.
 u64 vm_now_ns(const struct vm *vm);
