@@ -100,6 +100,8 @@ L1 = [
     *on_models("vmxinsn"),
     *on_models("nested"),
     equivalence("nested", "nested-no-ept", arguments="mmu=none", timeout=240),
+    equivalence("nestedx"),
+    equivalence("nestedx", "nestedx-haswell", model=HASWELL),
 ]
 
 BAD_INPUT = [

@@ -181,6 +181,8 @@ void vmx_caps_for_l1(const struct vmx_caps *host, const struct vmx_offer *offer,
         l1->word[w].may = offered_bits(w, host, offer) | l1->word[w].must;
     }
     drop_dependents(l1);
+    if (CAP_HAS(l1, VMFUNC))
+        l1->vmfunc = VMFUNC_EPTP_SWITCHING;
     if (CAP_HAS(l1, UNRESTRICTED))
         l1->misc |= MISC_STORES_LMA;
     l1->ept_vpid = offered_ept_vpid(l1, host, offer);

@@ -1,6 +1,7 @@
 #include "vmx/event.h"
 
 #include "libc/x86.h"
+#include "vmx/nested/nested.h"
 
 #define DELIVERY_ERROR_SELECTOR_IDT 2
 
@@ -34,12 +35,18 @@ static bool becomes_double_fault(u32 first, u8 second)
 void vcpu_inject(struct vcpu *vcpu, u8 vector, bool has_error, u32 error)
 {
     u32 first = vcpu->event.info;
+    // An exit of L1 comes before what two exceptions make together.
+    bool exits = nested_intercepts(vcpu, exception_info(vector, has_error), error);
     if (first & INFO_VALID && has_vector(first, VEC_DF) &&
-        (contributory(vector) || vector == VEC_PF)) {
+        (contributory(vector) || vector == VEC_PF) && !exits) {
+        if (nested_triple_fault(vcpu)) {
+            vcpu_note(vcpu, WORK_EVENTS);
+            return;
+        }
         vcpu_fail(vcpu, "triple fault: exception %u while delivering a double fault", vector);
         return;
     }
-    if (first & INFO_VALID && becomes_double_fault(first, vector))
+    if (first & INFO_VALID && becomes_double_fault(first, vector) && !exits)
         vcpu->event = (struct pending_event){.info = exception_info(VEC_DF, true)};
     else
         vcpu->event = (struct pending_event){.info = exception_info(vector, has_error),
@@ -53,6 +60,12 @@ void vcpu_inject_fault(struct vcpu *vcpu, const struct guest_fault *fault)
     vcpu_inject(vcpu, fault->vector, fault->vector != VEC_UD && fault->vector != VEC_DB,
                 fault->error);
     vcpu->event.address = fault->cr2;
+}
+
+void vcpu_redo_iret(u64 qualification)
+{
+    if (qualification & NMI_UNBLOCKED && !(vmread(F(IDT_VECTORING_INFO)) & INFO_VALID))
+        vmwrite(F(GUEST_INTERRUPTIBILITY), vmread(F(GUEST_INTERRUPTIBILITY)) | BLOCKING_NMI);
 }
 
 void vcpu_requeue_event(struct vcpu *vcpu)

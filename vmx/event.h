@@ -16,6 +16,7 @@ enum event_type {
 #define BLOCKING_STI    BIT(0)
 #define BLOCKING_MOV_SS BIT(1)
 #define BLOCKING_NMI    BIT(3)
+#define NMI_UNBLOCKED   BIT(12) // of an exit qualification
 
 // An exception that L0 raises while it executes an instruction for the guest. With an event
 // already waiting it becomes what the manual's "double fault" rules say.
@@ -35,6 +36,10 @@ static inline void vcpu_inject_ud(struct vcpu *vcpu)
 
 // The same with the address of a page fault, which is in CR2 when the guest gets it.
 void vcpu_inject_fault(struct vcpu *vcpu, const struct guest_fault *fault);
+
+// The instruction of an exit with "NMI unblocking due to IRET" in its qualification runs again: NMIs
+// are blocked until then.
+void vcpu_redo_iret(u64 qualification);
 
 // After an exit that may have interrupted the delivery of an event: that event waits again.
 void vcpu_requeue_event(struct vcpu *vcpu);

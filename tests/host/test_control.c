@@ -148,7 +148,9 @@ TEST(controls_that_need_others)
     l1 = without(CI_VIRTUAL_NMIS);
     CHECK_EQ(l1.word[WORD_PROC].may, all.word[WORD_PROC].may & ~CTL_NMI_WINDOW);
     l1 = without(CI_EPT);
-    CHECK_EQ(l1.word[WORD_PROC2].may, all.word[WORD_PROC2].may & ~(CTL_EPT | CTL_UNRESTRICTED));
+    CHECK_EQ(l1.word[WORD_PROC2].may,
+             all.word[WORD_PROC2].may &
+                 ~(CTL_EPT | CTL_UNRESTRICTED | CTL_PML | CTL_EPT_VIOLATION_VE));
     l1 = without(CI_TPR_SHADOW);
     CHECK_EQ(l1.word[WORD_PROC2].may, all.word[WORD_PROC2].may & ~CTL_VIRTUALIZE_X2APIC);
 }
@@ -206,10 +208,12 @@ TEST(what_l1_sees)
     CHECK_EQ((u32)vmx_caps_msr(&l1, 0x48f, &exists), 0x36dfb);
     CHECK_EQ((u32)vmx_caps_msr(&l1, 0x490, &exists), 0x11fb);
     CHECK_EQ(l1.vmcs_enum, field_vmcs_enum(&l1));
+    CHECK_EQ(vmx_caps_msr(&l1, 0x491, &exists), VMFUNC_EPTP_SWITCHING);
     for (u32 msr = 0x480; msr <= 0x493; msr++) {
         u64 v = vmx_caps_msr(&l1, msr, &exists);
-        CHECK_EQ(exists, msr <= 0x490);
-        bool limits = (msr >= 0x481 && msr <= 0x484) || (msr >= 0x48b && msr != 0x48c);
+        CHECK_EQ(exists, msr <= 0x491);
+        bool limits = (msr >= 0x481 && msr <= 0x484) || msr == 0x48b ||
+                      (msr >= 0x48d && msr <= 0x490);
         if (exists && limits)
             CHECK_EQ((u32)v & ~(v >> 32), 0); // what must be 1 may be 1
     }

@@ -15,7 +15,7 @@ static struct l1_state read_l1_state(void)
 }
 
 // What EPT02 and VPID of vmcs02 need before L2 may run.
-static void enter_address_space(struct vcpu *vcpu, struct nvmcs *nv)
+void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv)
 {
     struct nested *n = vcpu->nested;
     u64 eptp = ept_eptp(&vcpu->vm->ept01);
@@ -91,6 +91,7 @@ static bool check(struct vcpu *vcpu, struct nvmcs *nv, struct vmx_result *r)
     log_debug("VM %s: VM entry refused: %s: %s", vcpu->vm->name, check_section(e.row),
               check_text(e.row));
     if (e.outcome == ENTRY_VMFAIL) {
+        v12_save(&nv->v, F(INSTRUCTION_ERROR), e.number);
         *r = (struct vmx_result){.kind = VMX_FAIL_VALID, .number = e.number};
     } else {
         leave_failed_entry(vcpu, nv, EXIT_BAD_GUEST_STATE, e.number);
@@ -116,7 +117,7 @@ struct vmx_result entry_run(struct vcpu *vcpu, struct nvmcs *nv)
     if (nv->v.unmerged || UNLIKELY(merge_needs_l1_state(nv)))
         merge_groups(vcpu, nv, &l1);
     merge_msr_bitmap(vcpu, nv);
-    enter_address_space(vcpu, nv);
+    entry_address_space(vcpu, nv);
     vcpu->in_l2 = true;
     if (UNLIKELY(msrs)) {
         u32 failed = load_msr_list(vcpu, GPA(v12(nv, F(ENTRY_MSR_LOAD_ADDR))), msrs, MSR_ENTRY_LOAD);

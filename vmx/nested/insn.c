@@ -8,7 +8,7 @@
 
 #define FEATURE_LOCKED      BIT(0)
 #define FEATURE_VMX         BIT(2)
-#define REVISION_SHADOW     BIT(31)
+#define REVISION_SHADOW     (1u << 31)
 
 // The instruction information of VMREAD and VMWRITE, whose common form is short enough to be read
 // without insn_info_decode(). SDM, "Information for VM Exits Due to Instruction Execution".
@@ -27,8 +27,10 @@ static struct vmx_result fault(u8 vector)
 // VMfail(n) of the section "Conventions".
 static struct vmx_result fail(struct vcpu *vcpu, u32 number)
 {
-    if (!vcpu->nested->current)
+    struct nvmcs *nv = vcpu->nested->current;
+    if (!nv)
         return fail_invalid;
+    v12_save(&nv->v, F(INSTRUCTION_ERROR), number);
     return (struct vmx_result){.kind = VMX_FAIL_VALID, .number = number};
 }
 
@@ -45,10 +47,8 @@ static enum run_result finish(struct vcpu *vcpu, struct vmx_result r)
         flags = vmread(F(GUEST_RFLAGS)) & ~RFLAGS_ARITH;
         if (r.kind == VMX_FAIL_INVALID)
             flags |= RFLAGS_CF;
-        if (r.kind == VMX_FAIL_VALID) {
+        if (r.kind == VMX_FAIL_VALID)
             flags |= RFLAGS_ZF;
-            v12_save(&vcpu->nested->current->v, F(INSTRUCTION_ERROR), r.number);
-        }
         vmwrite(F(GUEST_RFLAGS), flags);
         vcpu_skip(vcpu);
         return RUN_RESUME;
@@ -136,6 +136,13 @@ static u32 region_revision(const struct vcpu *vcpu, gpa_t region)
 {
     u32 revision;
     return guest_read(&vcpu->vm->mem, &revision, region, sizeof(revision)) ? revision : ~0u;
+}
+
+// Whether VMPTRLD takes a region: the indicator of a shadow VMCS needs VMCS shadowing.
+static bool revision_ok(const struct vcpu *vcpu, u32 revision)
+{
+    u32 shadow = CAP_HAS(&vcpu->vm->caps, VMCS_SHADOWING) ? REVISION_SHADOW : 0;
+    return (revision & ~shadow) == NESTED_VMCS_REVISION;
 }
 
 static void set_current(struct vcpu *vcpu, struct nvmcs *nv)
@@ -239,11 +246,13 @@ static struct vmx_result vmptrld(struct vcpu *vcpu)
         return succeed;
     struct nvmcs *nv = store_find(vcpu, region);
     if (!nv) {
-        if (region_revision(vcpu, region) != NESTED_VMCS_REVISION)
+        u32 revision = region_revision(vcpu, region);
+        if (!revision_ok(vcpu, revision))
             return fail(vcpu, VMX_ERR_VMPTRLD_REVISION);
         nv = store_get(vcpu, region);
         if (!nv)
             return fail(vcpu, VMX_ERR_VMPTRLD_ADDRESS);
+        nv->is_shadow = revision & REVISION_SHADOW;
     }
     set_current(vcpu, nv);
     return succeed;
@@ -278,22 +287,52 @@ static bool in_64bit_code(void)
     return vmread(F(GUEST_CS_AR)) & BIT(13) && vmread(F(GUEST_EFER)) & EFER_LMA;
 }
 
-static struct vmx_result do_vmread(struct vcpu *vcpu)
+// The VMCS that VMREAD and VMWRITE reach: an active one, or a region in L1's memory.
+struct target {
+    struct nvmcs *nv;
+    struct vmcs12_region *region; // where `nv` is NULL; L1's other CPUs may write it
+};
+
+static u64 target_get(struct vcpu *vcpu, const struct target *t, vmcs_field_t f)
 {
-    struct nvmcs *nv = vcpu->nested->current;
+    if (UNLIKELY(!t->nv))
+        return __atomic_load_n(&t->region->f[f.i], __ATOMIC_RELAXED) & field_mask(f);
+    if (UNLIKELY(t->nv->lazy) && store_is_lazy(f))
+        store_sync_lazy(vcpu, t->nv);
+    return v12(t->nv, f);
+}
+
+static void target_set(struct vcpu *vcpu, const struct target *t, vmcs_field_t f, u64 value)
+{
+    if (UNLIKELY(!t->nv)) {
+        __atomic_store_n(&t->region->f[f.i], value, __ATOMIC_RELAXED);
+        return;
+    }
+    v12_set(&t->nv->v, f, value);
+    if (LIKELY(t->nv == vcpu->nested->current))
+        shadow_update(vcpu, t->nv, f);
+}
+
+static struct vmx_result fail_at(struct vcpu *vcpu, const struct target *t, u32 number)
+{
+    if (t->nv)
+        v12_save(&t->nv->v, F(INSTRUCTION_ERROR), number);
+    else
+        target_set(vcpu, t, F(INSTRUCTION_ERROR), number);
+    return (struct vmx_result){.kind = VMX_FAIL_VALID, .number = number};
+}
+
+static struct vmx_result do_vmread(struct vcpu *vcpu, const struct target *t)
+{
     struct insn_info info;
     struct vmx_result r;
     vmcs_field_t f;
     bool high, wide = in_64bit_code();
-    if (!nv)
-        return fail_invalid;
     u32 raw = (u32)vmread(F(EXIT_INSTR_INFO));
     u64 encoding = vcpu_gpr(vcpu, INFO_REG2(raw));
     if (!find_field(vcpu, wide ? encoding : (u32)encoding, &f, &high))
-        return fail(vcpu, VMX_ERR_NO_FIELD);
-    if (UNLIKELY(nv->lazy) && store_is_lazy(f))
-        store_sync_lazy(vcpu, nv);
-    u64 value = field_part(f, high, wide, v12(nv, f));
+        return fail_at(vcpu, t, VMX_ERR_NO_FIELD);
+    u64 value = field_part(f, high, wide, target_get(vcpu, t, f));
     if (LIKELY(raw & INFO_IS_REG)) {
         vcpu_set_gpr(vcpu, INFO_REG1(raw), value);
         return succeed;
@@ -302,22 +341,13 @@ static struct vmx_result do_vmread(struct vcpu *vcpu)
     return write_operand(vcpu, &info, &value, wide ? 8 : 4, &r) ? succeed : r;
 }
 
-enum run_result nested_vmread(struct vcpu *vcpu)
+static struct vmx_result do_vmwrite(struct vcpu *vcpu, const struct target *t)
 {
-    struct vmx_result r;
-    return finish(vcpu, may_execute(vcpu, INSN_VMREAD, &r) ? do_vmread(vcpu) : r);
-}
-
-static struct vmx_result do_vmwrite(struct vcpu *vcpu)
-{
-    struct nvmcs *nv = vcpu->nested->current;
     struct insn_info info;
     struct vmx_result r;
     vmcs_field_t f;
     bool high, wide = in_64bit_code();
     u64 value = 0;
-    if (!nv)
-        return fail_invalid;
     u32 raw = (u32)vmread(F(EXIT_INSTR_INFO));
     if (LIKELY(raw & INFO_IS_REG)) {
         value = vcpu_gpr(vcpu, INFO_REG1(raw));
@@ -328,20 +358,62 @@ static struct vmx_result do_vmwrite(struct vcpu *vcpu)
     }
     u64 encoding = vcpu_gpr(vcpu, INFO_REG2(raw));
     if (!find_field(vcpu, wide ? encoding : (u32)encoding, &f, &high))
-        return fail(vcpu, VMX_ERR_NO_FIELD);
+        return fail_at(vcpu, t, VMX_ERR_NO_FIELD);
     if (field_read_only(f) && !(vcpu->vm->caps.misc & MISC_VMWRITE_ANY))
-        return fail(vcpu, VMX_ERR_READ_ONLY);
-    if (UNLIKELY(nv->lazy) && store_is_lazy(f))
-        store_sync_lazy(vcpu, nv);
-    v12_set(&nv->v, f, field_update(f, high, wide, v12(nv, f), value));
-    shadow_update(vcpu, nv, f);
+        return fail_at(vcpu, t, VMX_ERR_READ_ONLY);
+    target_set(vcpu, t, f, field_update(f, high, wide, target_get(vcpu, t, f), value));
     return succeed;
+}
+
+static bool current_target(struct vcpu *vcpu, enum vmx_insn insn, struct target *t,
+                           struct vmx_result *r)
+{
+    if (!may_execute(vcpu, insn, r))
+        return false;
+    *t = (struct target){vcpu->nested->current, NULL};
+    *r = fail_invalid;
+    return t->nv;
+}
+
+enum run_result nested_vmread(struct vcpu *vcpu)
+{
+    struct target t;
+    struct vmx_result r;
+    return finish(vcpu, current_target(vcpu, INSN_VMREAD, &t, &r) ? do_vmread(vcpu, &t) : r);
 }
 
 enum run_result nested_vmwrite(struct vcpu *vcpu)
 {
+    struct target t;
     struct vmx_result r;
-    return finish(vcpu, may_execute(vcpu, INSN_VMWRITE, &r) ? do_vmwrite(vcpu) : r);
+    return finish(vcpu, current_target(vcpu, INSN_VMWRITE, &t, &r) ? do_vmwrite(vcpu, &t) : r);
+}
+
+// "VMCS Shadowing": L2's VMREAD and VMWRITE that L1's bitmaps let through reach the VMCS at the
+// link pointer. L1 should have made it inactive; if not, the active state counts.
+static bool linked_target(struct vcpu *vcpu, struct target *t, struct vmx_result *r)
+{
+    gpa_t link = GPA(v12(vcpu->nested->current, F(VMCS_LINK_POINTER)));
+    *r = vcpu_cpl() ? fault(VEC_GP) : fail_invalid;
+    if (vcpu_cpl() || link.v == VMCS_NONE.v)
+        return false;
+    t->nv = store_find(vcpu, link);
+    t->region = t->nv ? NULL : guest_ptr(&vcpu->vm->mem, link, PAGE_SIZE);
+    return t->nv || t->region;
+}
+
+enum run_result nested_linked_vmread(struct vcpu *vcpu)
+{
+    struct target t;
+    struct vmx_result r;
+    return finish(vcpu, linked_target(vcpu, &t, &r) ? do_vmread(vcpu, &t) : r);
+}
+
+enum run_result nested_linked_vmwrite(struct vcpu *vcpu)
+{
+    struct target t;
+    struct vmx_result r;
+    return finish(vcpu, linked_target(vcpu, &t, &r) ? do_vmwrite(vcpu, &t) : r);
 }
 
 static struct vmx_result launch(struct vcpu *vcpu, enum vmx_insn insn)
@@ -350,7 +422,7 @@ static struct vmx_result launch(struct vcpu *vcpu, enum vmx_insn insn)
     struct vmx_result r;
     if (!may_execute(vcpu, insn, &r))
         return r;
-    if (!nv)
+    if (!nv || nv->is_shadow)
         return fail_invalid;
     u64 blocking = vmread(F(GUEST_INTERRUPTIBILITY));
     vcpu->nested->l1_blocked = blocking != 0;

@@ -27,16 +27,21 @@ static enum run_result ept_violation(struct vcpu *vcpu)
     struct nested *n = vcpu->nested;
     struct nvmcs *nv = n->current;
     struct ept02_fault f = {.ngpa = NGPA(vmread(F(GUEST_PHYSICAL_ADDR))),
-                            .qualification = vmread(F(EXIT_QUALIFICATION))};
+                            .qualification = vmread(F(EXIT_QUALIFICATION)),
+                            .pml_full = pml_full(nv)};
+    u64 qualification = f.qualification;
     if (!V12_HAS(&nv->v, EPT)) {
         vcpu_requeue_event(vcpu);
         return mmio_exit(vcpu, GPA(f.ngpa.v), f.qualification);
     }
     vcpu->stats.ept02_faults++;
     enum ept02_result r = ept02_fault(&n->ept02, &f);
+    if (f.dirtied)
+        pml_log(vcpu, nv, f.ngpa);
     struct leave x = {.reason = EXIT_EPT_VIOLATION, .qualification = f.qualification};
     switch (r) {
     case EPT02_FILLED:
+        vcpu_redo_iret(qualification);
         vcpu_requeue_event(vcpu);
         return RUN_RESUME;
     case EPT02_MMIO:
@@ -46,8 +51,13 @@ static enum run_result ept_violation(struct vcpu *vcpu)
         x.reason = EXIT_EPT_MISCONFIG;
         x.qualification = 0;
         break;
-    case EPT02_VIOLATION:
     case EPT02_PML_FULL:
+        x.reason = EXIT_PML_FULL;
+        x.qualification &= NMI_UNBLOCKED;
+        break;
+    case EPT02_VIOLATION:
+        if (ve_convert(vcpu, nv, &f))
+            return RUN_RESUME;
         break;
     }
     leave_l2(vcpu, &x);
@@ -72,9 +82,22 @@ static enum run_result emulate(struct vcpu *vcpu, u32 reason)
         return RUN_STOPPED;
     case EXIT_PREEMPTION_TIMER:
         return preemption_timer(vcpu);
+    case EXIT_VMREAD:
+        return nested_linked_vmread(vcpu);
+    case EXIT_VMWRITE:
+        return nested_linked_vmwrite(vcpu);
+    case EXIT_VMFUNC:
+        return vmfunc_emulate(vcpu, vcpu->nested->current) ? RUN_RESUME : reflect(vcpu, reason);
     default:
         return exit_dispatch(vcpu, reason);
     }
+}
+
+// A register operand, of 32 bits outside 64-bit mode.
+static u64 operand(struct vcpu *vcpu, unsigned reg)
+{
+    bool wide = vmread(F(GUEST_EFER)) & EFER_LMA && vmread(F(GUEST_CS_AR)) & BIT(13);
+    return wide ? vcpu_gpr(vcpu, reg) : (u32)vcpu_gpr(vcpu, reg);
 }
 
 static void describe(struct vcpu *vcpu, struct exit_event *x)
@@ -90,11 +113,11 @@ static void describe(struct vcpu *vcpu, struct exit_event *x)
         x->rcx = (u32)vcpu->gpr[GPR_RCX];
         break;
     case EXIT_CR_ACCESS:
-        x->value = vcpu_gpr(vcpu, x->qualification >> 8 & 0xf);
+        x->value = operand(vcpu, x->qualification >> 8 & 0xf);
         break;
     case EXIT_VMREAD:
     case EXIT_VMWRITE:
-        x->value = vcpu_gpr(vcpu, vmread(F(EXIT_INSTR_INFO)) >> 28 & 0xf);
+        x->value = operand(vcpu, vmread(F(EXIT_INSTR_INFO)) >> 28 & 0xf);
         break;
     case EXIT_XSAVES:
     case EXIT_XRSTORS:
@@ -109,7 +132,8 @@ enum run_result nested_exit(struct vcpu *vcpu, u32 reason)
 {
     struct nested *n = vcpu->nested;
     struct nvmcs *nv = n->current;
-    const struct exit_bitmaps maps = {nv->l1_msr_bitmap, nv->l1_io_a, nv->l1_io_b, NULL, NULL};
+    const struct exit_bitmaps maps = {nv->l1_msr_bitmap, nv->l1_io_a, nv->l1_io_b, nv->l1_vmread,
+                                      nv->l1_vmwrite};
     struct exit_event x = {.reason = reason};
     n->event_written = false;
     describe(vcpu, &x);
@@ -145,15 +169,30 @@ static void exit_for_interrupt(struct vcpu *vcpu, struct nvmcs *nv)
     leave_synthetic(vcpu, EXIT_EXTERNAL_INTERRUPT, info);
 }
 
+bool nested_intercepts(struct vcpu *vcpu, u32 info, u32 error)
+{
+    const struct exit_bitmaps none = {0};
+    const struct exit_event x = {.reason = EXIT_EXCEPTION_NMI, .intr_info = info,
+                                 .intr_error = error};
+    return vcpu->in_l2 && exit_owner(&vcpu->nested->current->v, &x, &none) == EXIT_TO_L1;
+}
+
+bool nested_triple_fault(struct vcpu *vcpu)
+{
+    vcpu->nested->triple_fault = vcpu->in_l2;
+    return vcpu->in_l2;
+}
+
 // An exception that L0 raised while it executed an instruction for L2 is L1's if the exception bitmap
 // says so, like one that the processor raises.
-static bool exit_for_exception(struct vcpu *vcpu, struct nvmcs *nv)
+static bool exit_for_exception(struct vcpu *vcpu)
 {
     const struct pending_event e = vcpu->event;
-    const struct exit_bitmaps none = {0};
-    const struct exit_event x = {.reason = EXIT_EXCEPTION_NMI, .intr_info = e.info,
-                                 .intr_error = e.error};
-    if (!e.raised || !(e.info & INFO_VALID) || exit_owner(&nv->v, &x, &none) != EXIT_TO_L1)
+    if (vcpu->nested->triple_fault) {
+        leave_l2(vcpu, &(struct leave){.reason = EXIT_TRIPLE_FAULT, .own_info = true});
+        return true;
+    }
+    if (!e.raised || !(e.info & INFO_VALID) || !nested_intercepts(vcpu, e.info, e.error))
         return false;
     struct leave leave = {.reason = EXIT_EXCEPTION_NMI, .qualification = e.address,
                           .intr_info = e.info, .intr_error = e.error, .own_info = true};
@@ -181,7 +220,7 @@ bool nested_deliver_events(struct vcpu *vcpu)
     bool nmi = vlapic_events(vcpu->lapic) & VLAPIC_NMI;
     bool interrupt = vcpu_interrupt_pending(vcpu);
     bool timer = rdtsc() >= n->timer_deadline;
-    if (exit_for_exception(vcpu, nv))
+    if (exit_for_exception(vcpu))
         return vcpu_deliver_events(vcpu);
     if (delivering(vcpu)) {
         n->immediate_exit = nmi || interrupt || timer;

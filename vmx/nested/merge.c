@@ -45,7 +45,7 @@ static void write_proc2(struct vcpu *vcpu, struct nvmcs *nv)
 {
     u64 l1 = v12_controls(&nv->v, WORD_PROC2);
     u64 proc2 = control_merge_word(WORD_PROC2, l1, &vmx.caps);
-    proc2 |= l1 & (CTL_VIRTUALIZE_APIC | CTL_VIRTUALIZE_X2APIC | CTL_TSC_SCALING);
+    proc2 |= l1 & (CTL_VIRTUALIZE_APIC | CTL_VIRTUALIZE_X2APIC | CTL_TSC_SCALING | CTL_VMFUNC);
     vmwrite(F(PROC2_CTRL), limit(WORD_PROC2, proc2));
     (void)vcpu;
 }
@@ -71,7 +71,10 @@ static void find_bitmaps(struct vcpu *vcpu, struct nvmcs *nv)
     bool io = V12_HAS(&nv->v, IO_BITMAPS), msr = V12_HAS(&nv->v, MSR_BITMAPS);
     nv->l1_io_a = io ? l1_page(vcpu, v12(nv, F(IO_BITMAP_A))) : NULL;
     nv->l1_io_b = io ? l1_page(vcpu, v12(nv, F(IO_BITMAP_B))) : NULL;
+    bool shadowing = V12_HAS(&nv->v, VMCS_SHADOWING);
     nv->l1_msr_bitmap = msr ? l1_page(vcpu, v12(nv, F(MSR_BITMAP))) : NULL;
+    nv->l1_vmread = shadowing ? l1_page(vcpu, v12(nv, F(VMREAD_BITMAP))) : NULL;
+    nv->l1_vmwrite = shadowing ? l1_page(vcpu, v12(nv, F(VMWRITE_BITMAP))) : NULL;
 }
 
 // Pages of L1 that the processor uses. Where L1 has no memory an unused page of its own budget
@@ -201,7 +204,7 @@ static void merge_controls(struct vcpu *vcpu, struct nvmcs *nv, u32 groups)
         write_entry(nv);
     if (groups & GROUP(EXCEPTIONS))
         write_exceptions(nv);
-    if (groups & (GROUP(PROC) | GROUP(BITMAPS)))
+    if (groups & (GROUP(PROC) | GROUP(PROC2) | GROUP(BITMAPS)))
         find_bitmaps(vcpu, nv);
     if (groups & (GROUP(PROC) | GROUP(PROC2) | GROUP(APIC)))
         write_apic(vcpu, nv);
@@ -289,6 +292,7 @@ void merge_init(struct vcpu *vcpu, struct nvmcs *nv)
     vmwrite(F(GUEST_ACTIVITY), 0);
     vmwrite(F(VMCS_LINK_POINTER), ~0ull);
     vmwrite_safe(F(XSS_EXITING_BITMAP), 0);
+    vmwrite_safe(F(VMFUNC_CTRL), 0); // vmfunc.c
     if (vmx.vpid)
         vmwrite(F(VPID), nv->vpid02);
     (void)vcpu;

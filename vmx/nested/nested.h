@@ -7,6 +7,9 @@
 //   leave.c   virtual VM exit: vmcs02 to vmcs12, L1's host state
 //   l2.c      exits of L2: who owns them, and L0's own
 //   shadow.c  VMCS shadowing
+//   pml.c     page-modification logging for L1
+//   vmfunc.c  VM functions of L2
+//   ve.c      EPT violations of L2 as #VE
 // and, pure: vmcs12.c, check.c, policy.c.
 
 #include "vmx/exit.h"
@@ -33,11 +36,22 @@ enum run_result nested_vmxon(struct vcpu *vcpu);
 enum run_result nested_invept(struct vcpu *vcpu);
 enum run_result nested_invvpid(struct vcpu *vcpu);
 
+// VMREAD and VMWRITE of L2 that L1's VMCS shadowing lets through.
+enum run_result nested_linked_vmread(struct vcpu *vcpu);
+enum run_result nested_linked_vmwrite(struct vcpu *vcpu);
+
 // An exit while L2 runs.
 enum run_result nested_exit(struct vcpu *vcpu, u32 reason);
 
 // As vcpu_deliver_events(), for a vCPU that is in L2: events for L1 end L2's turn.
 bool nested_deliver_events(struct vcpu *vcpu);
+
+// Whether an exception that L0 raises (`info` as in the VM-entry field) is in L2 and L1 wants it as
+// an exit.
+bool nested_intercepts(struct vcpu *vcpu, u32 info, u32 error);
+
+// A triple fault. True: in L2, where it is an exit of L1 before the next entry.
+bool nested_triple_fault(struct vcpu *vcpu);
 
 // The TSC at which L1's preemption timer ends L2's turn, ~0: not in L2, or no such timer.
 u64 nested_timer_deadline(const struct vcpu *vcpu);

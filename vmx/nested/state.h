@@ -35,6 +35,8 @@ struct nvmcs {
     hpa_t msr_bitmap;      // of vmcs02
     u8 *l1_msr_bitmap;     // L1's pages as vmcs12 names them now, NULL: no such memory or off
     u8 *l1_io_a, *l1_io_b;
+    u8 *l1_vmread, *l1_vmwrite;
+    bool is_shadow;        // L1's indicator of a shadow VMCS
     bool lazy;             // guest state that is not kept up to date is in vmcs02 only
     bool lma_touched;      // L2 wrote EFER since the last exit
     u16 vpid02;
@@ -57,6 +59,7 @@ struct nested {
     u64 timer_deadline;    // TSC at which L1's preemption timer ends; ~0: not armed
     bool event_written;    // vmcs02 holds an event that is not delivered yet
     bool immediate_exit;   // L2 is to be left right after that event
+    bool triple_fault;     // L2 had one, and is to be left
     u64 tsc_offset_01;     // what vmcs01 holds
     u64 l1_efer;           // of L1 at its last virtual entry, and so still in vmcs01
     bool l1_blocked;       // GUEST_INTERRUPTIBILITY of vmcs01 is not 0, likewise
@@ -120,6 +123,9 @@ struct vmx_result {
 // with a virtual VM exit; RIP is not to be touched.
 struct vmx_result entry_run(struct vcpu *vcpu, struct nvmcs *nv);
 
+// Makes EPT02 and the VPID those of vmcs12 now: vmcs02 is current.
+void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv);
+
 // --- leave.c ---
 
 // Exit information that L1 gets.
@@ -140,6 +146,22 @@ void leave_failed_entry(struct vcpu *vcpu, struct nvmcs *nv, u32 reason, u64 qua
 
 // Loads an MSR list of L1; returns the number of the entry that failed (from 1), or 0.
 u32 load_msr_list(struct vcpu *vcpu, gpa_t list, u32 count, enum msr_list kind);
+
+// --- pml.c ---
+
+// Whether L1 logs and its log has no room for one more page; puts a page into it, if L1 logs.
+bool pml_full(const struct nvmcs *nv);
+void pml_log(struct vcpu *vcpu, struct nvmcs *nv, ngpa_t ngpa);
+
+// --- ve.c ---
+
+// Makes an EPT violation of L1's a #VE in L2, if L1 wants that. False: it is an exit.
+bool ve_convert(struct vcpu *vcpu, struct nvmcs *nv, const struct ept02_fault *fault);
+
+// --- vmfunc.c ---
+
+// L2 executed VMFUNC. False: it is an exit of L1.
+bool vmfunc_emulate(struct vcpu *vcpu, struct nvmcs *nv);
 
 // --- common ---
 
