@@ -114,6 +114,7 @@ static void build_cpu(struct vm *vm, unsigned cpus)
     struct vmx_offer offer = {0};
     cpuid_build(&vm->cpuid, host_cpuid, &p);
     vm->phys_bits = vm->cpuid.phys_bits;
+    offer.hide_cr4 = ~cpuid_cr4_mask(&vm->cpuid);
     vmx_caps_for_l1(&vmx.caps, &offer, &vm->caps);
 }
 

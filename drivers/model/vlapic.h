@@ -196,6 +196,9 @@ void vlapic_page_changed(struct vlapic *l);
 // Owner: would an EOI now go to the I/O APIC (through vapic_bus.eoi, under the machine's lock)?
 bool vlapic_eoi_is_level(const struct vlapic *l);
 
+// Owner: the end of the interrupt in service, as a write of the EOI register.
+void vlapic_eoi(struct vlapic *l);
+
 // Owner: raises a local interrupt (VLAPIC_LVT_PERF, VLAPIC_LVT_THERMAL) as its LVT entry says.
 void vlapic_local_interrupt(struct vlapic *l, enum vlapic_reg lvt);
 

@@ -33,8 +33,6 @@ static inline void vlapic_clear_attention(struct vlapic *l, u32 bits)
 
 // vlapic_irq.c: puts a vector into IRR; the error if it is below 16.
 void vlapic_accept(struct vlapic *l, u8 vector, bool level);
-// The end of the interrupt in service.
-void vlapic_eoi(struct vlapic *l);
 // Takes an error into ESR and raises the error interrupt.
 void vlapic_error(struct vlapic *l, enum vlapic_error error);
 // The pins' LVT entries or the APIC's mode changed.

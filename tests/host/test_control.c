@@ -85,7 +85,7 @@ static bool offered_alone(unsigned i)
     host.word[control_word(i)].may |= control_bit(i);
     host.word[WORD_PROC].may |= CTL_SECONDARY | CTL_TPR_SHADOW;
     host.word[WORD_PIN].may |= CTL_NMI_EXITING | CTL_VIRTUAL_NMIS | CTL_PREEMPTION_TIMER;
-    host.word[WORD_PROC2].may |= CTL_EPT;
+    host.word[WORD_PROC2].may |= CTL_EPT | CTL_VIRTUAL_INTR_DELIVERY;
     vmx_caps_for_l1(&host, &everything, &l1);
     return l1.word[control_word(i)].may & control_bit(i);
 }
@@ -152,7 +152,10 @@ TEST(controls_that_need_others)
              all.word[WORD_PROC2].may &
                  ~(CTL_EPT | CTL_UNRESTRICTED | CTL_PML | CTL_EPT_VIOLATION_VE));
     l1 = without(CI_TPR_SHADOW);
-    CHECK_EQ(l1.word[WORD_PROC2].may, all.word[WORD_PROC2].may & ~CTL_VIRTUALIZE_X2APIC);
+    CHECK_EQ(l1.word[WORD_PROC2].may,
+             all.word[WORD_PROC2].may &
+                 ~(CTL_VIRTUALIZE_X2APIC | CTL_APIC_REGISTERS | CTL_VIRTUAL_INTR_DELIVERY));
+    CHECK_EQ(l1.word[WORD_PIN].may, all.word[WORD_PIN].may & ~CTL_POSTED_INTERRUPTS);
 }
 
 TEST(ept_and_vpid_capabilities)

@@ -11,6 +11,11 @@ static const struct test tests[] = {
     {"ve-not", test_ve_not},
     {"shadow-regions", test_shadow_regions},
     {"shadow-access", test_shadow_access},
+    {"x2apic-registers", test_x2apic_registers},
+    {"apic-page", test_apic_page},
+    {"virtual-interrupts", test_virtual_interrupts},
+    {"virtual-eoi", test_virtual_eoi},
+    {"posted", test_posted},
 };
 
 int main(void);

@@ -10,3 +10,8 @@ void test_ve(void);
 void test_ve_not(void);
 void test_shadow_regions(void);
 void test_shadow_access(void);
+void test_x2apic_registers(void);
+void test_apic_page(void);
+void test_virtual_interrupts(void);
+void test_virtual_eoi(void);
+void test_posted(void);

@@ -9,7 +9,7 @@ L2_CODE(vmwrite_memory, "vmwrite (%rsi), %rdx\n pushfq\n pop %rbx");
 
 static u64 shadow; // a shadow VMCS
 static u8 *read_map, *write_map;
-static u64 buffer[2];
+static u64 *buffer; // a page of its own
 
 static bool begin(void)
 {
@@ -20,6 +20,7 @@ static bool begin(void)
     if (!shadow) {
         shadow = vmx_region();
         write32(shadow, caps.revision | BIT(31));
+        buffer = alloc_pages(1);
         read_map = alloc_pages(1);
         write_map = alloc_pages(1);
     }

@@ -82,6 +82,8 @@ static bool check(struct vcpu *vcpu, struct nvmcs *nv, struct vmx_result *r)
     env->lma = vcpu->nested->l1_efer & EFER_LMA;
     if (UNLIKELY(nv->v.unchecked & (GROUP(HOST) | GROUP(EXIT))))
         vcpu->nested->host_loaded = NULL;
+    if (UNLIKELY(store_is_stale(nv)))
+        store_sync_lazy(vcpu, nv);
     struct entry_result e = check_entry(&nv->v, env, nv->v.unchecked);
     if (LIKELY(e.outcome == ENTRY_OK)) {
         nv->v.unchecked = 0;
@@ -114,7 +116,7 @@ struct vmx_result entry_run(struct vcpu *vcpu, struct nvmcs *nv)
     vcpu->stats.entries++;
     u32 msrs = (u32)v12(nv, F(ENTRY_MSR_LOAD_COUNT));
     use_vmcs(vcpu, &nv->vmcs02);
-    if (nv->v.unmerged || UNLIKELY(merge_needs_l1_state(nv)))
+    if (merge_is_due(nv))
         merge_groups(vcpu, nv, &l1);
     merge_msr_bitmap(vcpu, nv);
     entry_address_space(vcpu, nv);

@@ -297,7 +297,8 @@ static u64 target_get(struct vcpu *vcpu, const struct target *t, vmcs_field_t f)
 {
     if (UNLIKELY(!t->nv))
         return __atomic_load_n(&t->region->f[f.i], __ATOMIC_RELAXED) & field_mask(f);
-    if (UNLIKELY(t->nv->lazy) && store_is_lazy(f))
+    // What was saved depends on the controls at the exit.
+    if (UNLIKELY(t->nv->lazy) && (store_is_lazy(f) || field_same(f, F(EXIT_CTRL))))
         store_sync_lazy(vcpu, t->nv);
     return v12(t->nv, f);
 }

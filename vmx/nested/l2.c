@@ -220,6 +220,10 @@ bool nested_deliver_events(struct vcpu *vcpu)
     bool nmi = vlapic_events(vcpu->lapic) & VLAPIC_NMI;
     bool interrupt = vcpu_interrupt_pending(vcpu);
     bool timer = rdtsc() >= n->timer_deadline;
+    if (UNLIKELY(interrupt && vapic_posted(vcpu, nv)))
+        interrupt = vcpu_interrupt_pending(vcpu);
+    if (UNLIKELY(vcpu->activity == VCPU_HALTED && vapic_pending(vcpu, nv)))
+        vcpu->activity = VCPU_ACTIVE;
     if (exit_for_exception(vcpu))
         return vcpu_deliver_events(vcpu);
     if (delivering(vcpu)) {

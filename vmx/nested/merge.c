@@ -45,7 +45,8 @@ static void write_proc2(struct vcpu *vcpu, struct nvmcs *nv)
 {
     u64 l1 = v12_controls(&nv->v, WORD_PROC2);
     u64 proc2 = control_merge_word(WORD_PROC2, l1, &vmx.caps);
-    proc2 |= l1 & (CTL_VIRTUALIZE_APIC | CTL_VIRTUALIZE_X2APIC | CTL_TSC_SCALING | CTL_VMFUNC);
+    proc2 |= l1 & (CTL_VIRTUALIZE_APIC | CTL_VIRTUALIZE_X2APIC | CTL_APIC_REGISTERS |
+                   CTL_VIRTUAL_INTR_DELIVERY | CTL_TSC_SCALING | CTL_VMFUNC);
     vmwrite(F(PROC2_CTRL), limit(WORD_PROC2, proc2));
     (void)vcpu;
 }
@@ -92,6 +93,7 @@ static void write_apic(struct vcpu *vcpu, struct nvmcs *nv)
         vmwrite(F(VIRTUAL_APIC_ADDR), pinned(vcpu, v12(nv, F(VIRTUAL_APIC_ADDR))));
     if (V12_HAS(&nv->v, VIRTUALIZE_APIC))
         vmwrite(F(APIC_ACCESS_ADDR), pinned(vcpu, v12(nv, F(APIC_ACCESS_ADDR))));
+    vapic_merge(nv);
 }
 
 void merge_tsc(struct vcpu *vcpu, struct nvmcs *nv)
@@ -151,7 +153,7 @@ static void write_debug(struct nvmcs *nv, const struct l1_state *l1)
 }
 
 // SDM, "Loading Guest Control Registers, Debug Registers, and MSRs".
-static void write_efer_pat(struct nvmcs *nv, const struct l1_state *l1)
+static void write_efer(struct nvmcs *nv, const struct l1_state *l1)
 {
     u64 efer = v12(nv, F(GUEST_EFER));
     if (!V12_HAS(&nv->v, ENTRY_LOAD_EFER)) {
@@ -163,6 +165,10 @@ static void write_efer_pat(struct nvmcs *nv, const struct l1_state *l1)
             efer = lma ? efer | EFER_LME : efer & ~(u64)EFER_LME;
     }
     vmwrite(F(GUEST_EFER), efer);
+}
+
+static void write_pat(struct nvmcs *nv, const struct l1_state *l1)
+{
     vmwrite(F(GUEST_PAT), V12_HAS(&nv->v, ENTRY_LOAD_PAT) ? v12(nv, F(GUEST_PAT)) : l1->pat);
 }
 
@@ -179,6 +185,8 @@ static void write_state(struct nvmcs *nv)
 {
     vmwrite(F(GUEST_INTERRUPTIBILITY), v12(nv, F(GUEST_INTERRUPTIBILITY)));
     vmwrite(F(GUEST_PENDING_DEBUG), v12(nv, F(GUEST_PENDING_DEBUG)));
+    if (V12_HAS(&nv->v, VIRTUAL_INTR_DELIVERY))
+        vmwrite(F(GUEST_INTR_STATUS), v12(nv, F(GUEST_INTR_STATUS)));
     // GUEST_ACTIVITY stays active: a halted L2 halts in vcpu->activity.
 }
 
@@ -187,9 +195,19 @@ static void write_state(struct nvmcs *nv)
     (!V12_HAS(&nv->v, ENTRY_LOAD_DEBUG) || !V12_HAS(&nv->v, ENTRY_LOAD_PAT) ||                     \
      !V12_HAS(&nv->v, ENTRY_LOAD_EFER))
 
+// Without both of its "load" and "save" controls, a register that L2 changed has to be given its
+// value at each entry; with them vmcs02 goes on with what L2 left.
+#define KEEPS(name) (V12_HAS(&nv->v, ENTRY_LOAD_##name) && V12_HAS(&nv->v, EXIT_SAVE_##name))
+#define KEEPS_ALL   (KEEPS(DEBUG) && KEEPS(PAT) && KEEPS(EFER))
+
 bool merge_needs_l1_state(const struct nvmcs *nv)
 {
     return LOADS_NOT_ALL;
+}
+
+bool merge_is_due(const struct nvmcs *nv)
+{
+    return nv->v.unmerged || !KEEPS_ALL;
 }
 
 static void merge_controls(struct vcpu *vcpu, struct nvmcs *nv, u32 groups)
@@ -234,12 +252,14 @@ static void merge_guest(struct vcpu *vcpu, struct nvmcs *nv, u32 groups, const s
         copy_group(nv, GROUP_SEGMENTS);
     if (groups & GROUP(TABLES))
         copy_group(nv, GROUP_TABLES);
-    if (groups & GROUP(STATE))
+    if (groups & (GROUP(STATE) | GROUP(PROC2)))
         write_state(nv);
-    if (groups & (GROUP(DEBUG) | GROUP(ENTRY)) || !V12_HAS(&nv->v, ENTRY_LOAD_DEBUG))
+    if (groups & (GROUP(DEBUG) | GROUP(ENTRY) | GROUP(EXIT)) || !KEEPS(DEBUG))
         write_debug(nv, l1);
-    if (groups & (GROUP(MSRS) | GROUP(ENTRY) | GROUP(CRS)) || LOADS_NOT_ALL)
-        write_efer_pat(nv, l1);
+    if (groups & (GROUP(MSRS) | GROUP(ENTRY) | GROUP(EXIT) | GROUP(CRS)) || !KEEPS(EFER))
+        write_efer(nv, l1);
+    if (groups & (GROUP(MSRS) | GROUP(ENTRY) | GROUP(EXIT)) || !KEEPS(PAT))
+        write_pat(nv, l1);
     if (groups & GROUP(MSRS))
         copy_group(nv, GROUP_MSRS);
 }
@@ -256,7 +276,7 @@ void merge_groups(struct vcpu *vcpu, struct nvmcs *nv, const struct l1_state *l1
         vmwrite(F(GUEST_RFLAGS), v12(nv, F(GUEST_RFLAGS)));
     if (groups & ~(GROUP(RIP) | GROUP(RFLAGS) | GROUP(EVENT)))
         merge_controls(vcpu, nv, groups);
-    if (groups & ~(GROUP(RIP) | GROUP(RFLAGS) | GROUP(EVENT)) || LOADS_NOT_ALL)
+    if (groups & ~(GROUP(RIP) | GROUP(RFLAGS) | GROUP(EVENT)) || !KEEPS_ALL)
         merge_guest(vcpu, nv, groups, l1);
 }
 
@@ -277,6 +297,8 @@ void merge_msr_bitmap(struct vcpu *vcpu, struct nvmcs *nv)
         to[r] = l1 ? l0[r] | l1[r] : ~0ull;
         to[w] = l1 ? l0[w] | l1[w] : ~0ull;
     }
+    if (UNLIKELY(nv->x2apic_open))
+        vapic_open_msrs(nv);
 }
 
 void merge_init(struct vcpu *vcpu, struct nvmcs *nv)

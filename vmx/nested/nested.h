@@ -10,6 +10,7 @@
 //   pml.c     page-modification logging for L1
 //   vmfunc.c  VM functions of L2
 //   ve.c      EPT violations of L2 as #VE
+//   vapic.c   APIC virtualization, posted interrupts
 // and, pure: vmcs12.c, check.c, policy.c.
 
 #include "vmx/exit.h"

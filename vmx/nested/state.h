@@ -36,6 +36,7 @@ struct nvmcs {
     u8 *l1_msr_bitmap;     // L1's pages as vmcs12 names them now, NULL: no such memory or off
     u8 *l1_io_a, *l1_io_b;
     u8 *l1_vmread, *l1_vmwrite;
+    bool x2apic_open;      // the MSR bitmap opens x2APIC MSRs
     bool is_shadow;        // L1's indicator of a shadow VMCS
     bool lazy;             // guest state that is not kept up to date is in vmcs02 only
     bool lma_touched;      // L2 wrote EFER since the last exit
@@ -87,6 +88,9 @@ void store_sync_lazy(struct vcpu *vcpu, struct nvmcs *nv);
 // Whether a field is one that store_sync_lazy() fetches.
 bool store_is_lazy(vmcs_field_t f);
 
+// Whether checks or merge of what L1 changed look at guest state that is in vmcs02 only.
+bool store_is_stale(const struct nvmcs *nv);
+
 // --- merge.c ---
 
 // One-time contents of a new vmcs02, which is current.
@@ -108,6 +112,9 @@ void merge_msr_bitmap(struct vcpu *vcpu, struct nvmcs *nv);
 
 // Whether `groups` or absent "load" controls need struct l1_state.
 bool merge_needs_l1_state(const struct nvmcs *nv);
+
+// Whether there is anything for merge_groups() to do.
+bool merge_is_due(const struct nvmcs *nv);
 
 // --- entry.c ---
 
@@ -162,6 +169,20 @@ bool ve_convert(struct vcpu *vcpu, struct nvmcs *nv, const struct ept02_fault *f
 
 // L2 executed VMFUNC. False: it is an exit of L1.
 bool vmfunc_emulate(struct vcpu *vcpu, struct nvmcs *nv);
+
+// --- vapic.c ---
+
+// The fields of APIC virtualization; closes or opens (for this entry, as L1's bitmap says now) the
+// x2APIC MSRs that the processor virtualizes.
+void vapic_merge(struct nvmcs *nv);
+void vapic_close_msrs(struct nvmcs *nv);
+void vapic_open_msrs(struct nvmcs *nv);
+
+// Whether virtual-interrupt delivery wakes L2 from HLT.
+bool vapic_pending(struct vcpu *vcpu, const struct nvmcs *nv);
+
+// Whether the pending interrupt of L1 was the notification of posted interrupts: L2 has them now.
+bool vapic_posted(struct vcpu *vcpu, const struct nvmcs *nv);
 
 // --- common ---
 

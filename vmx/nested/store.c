@@ -38,8 +38,29 @@ bool store_is_lazy(vmcs_field_t f)
     case GROUP_PDPTES:
         return true;
     default:
-        return field_same(f, F(GUEST_PENDING_DEBUG));
+        return field_same(f, F(GUEST_PENDING_DEBUG)) || field_same(f, F(GUEST_INTR_STATUS));
     }
+}
+
+#define LAZY_STATE (GROUP(SEGMENTS) | GROUP(TABLES) | GROUP(DEBUG) | GROUP(MSRS) | GROUP(PDPTES))
+#define READ_WITH_IT (GROUP(STATE) | GROUP(CRS) | GROUP(ENTRY) | GROUP(EXIT) | GROUP(PROC2))
+
+// The groups that hypervisors change at every other entry are looked at more closely.
+bool store_is_stale(const struct nvmcs *nv)
+{
+    const struct vmcs12 *v = &nv->v;
+    u32 dirty = v->unchecked | v->unmerged;
+    if (!nv->lazy)
+        return false;
+    if (dirty & (LAZY_STATE | READ_WITH_IT))
+        return true;
+    if (dirty & GROUP(CR3) && !V12_HAS(v, ENTRY_IA32E_GUEST))
+        return true; // PDPTEs
+    if (dirty & (GROUP(RFLAGS) | GROUP(PROC)) && !V12_HAS(v, UNRESTRICTED))
+        return true; // virtual-8086 mode, or no longer
+    return dirty & GROUP(RFLAGS) && (v12(nv, F(GUEST_RFLAGS)) & RFLAGS_VM ||
+                                     v12(nv, F(GUEST_INTERRUPTIBILITY)) ||
+                                     v12(nv, F(GUEST_ACTIVITY)));
 }
 
 // Fields that the exit controls say are not saved keep L1's value.
