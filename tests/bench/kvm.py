@@ -17,7 +17,7 @@ import build as mainjob  # noqa: E402
 BENCH32 = os.path.join(runs.TOP, "build", "l1", "bench-mb1.elf")
 MULTIBOOT_ROM = "usr/share/qemu/multiboot_dma.bin"
 TIME_LIMIT = 400
-# Bare in the emulator the kernel finds fast strings disabled, and would be another one than in a VM.
+# Bare in the emulator the kernel finds fast strings disabled: it would be another one than in a VM.
 PARAMETERS = "console=ttyS0 quiet mitigations=off nokaslr tsc=reliable clearcpuid=rep_good,erms"
 
 CONFIGURATION = """\

@@ -16,7 +16,7 @@ enum {
     MSR_LENGTH = 2,
 };
 // Longer than any L0 takes from setting the timer to running L2.
-#define DELAY 200000
+#define DELAY    200000
 
 #define READ_TSC "rdtsc; shl $32, %rdx; or %rdx, %rax;"
 
@@ -27,8 +27,8 @@ L2_CODE(watch, "1: sti;" READ_TSC "mov %rax, %rbx; 2:" READ_TSC
 
 // R9 = ticks to set the timer, plus the longest gap until the interrupt came.
 L2_CODE(timer, "sti; xor %r15d, %r15d; xor %r10d, %r10d;" READ_TSC "mov %rax, %r8;"
-               "add $200000, %rax; mov %rax, %rdx; shr $32, %rdx; mov $0x6e0, %ecx; wrmsr;"
-               READ_TSC "mov %rax, %rbx; sub %r8, %rax; mov %rax, %r9; 2:" READ_TSC
+               "add $200000, %rax; mov %rax, %rdx; shr $32, %rdx; mov $0x6e0, %ecx; wrmsr;" READ_TSC
+               "mov %rax, %rbx; sub %r8, %rax; mov %rax, %r9; 2:" READ_TSC
                "mov %rax, %rcx; sub %rbx, %rcx; mov %rax, %rbx; cmp %r10, %rcx; jbe 3f;"
                "mov %rcx, %r10; 3: test %r15d, %r15d; jz 2b; cli; add %r10, %r9");
 
@@ -51,8 +51,8 @@ static void begin(const void *code)
     l2_control(EXIT_CTLS, EXIT_ACK);
     memcpy(l2_idt, idt, sizeof(l2_idt));
     u64 handler = (u64)l2_timer_handler;
-    l2_idt[L2_VECTOR] = (struct idt_entry){
-        (u16)handler, SEL_CODE64, 0, 0x8e, (u16)(handler >> 16), (u32)(handler >> 32), 0};
+    l2_idt[L2_VECTOR] = (struct idt_entry){(u16)handler,         SEL_CODE64,           0, 0x8e,
+                                           (u16)(handler >> 16), (u32)(handler >> 32), 0};
     vmwrite(GUEST_IDTR_BASE, (u64)l2_idt);
 }
 
@@ -152,9 +152,17 @@ static const char *missing(void)
 }
 
 static const struct op list[] = {
-    {.name = "l2-interrupted", .begin = begin_interrupt, .before = before_interrupt,
-     .run = run_interrupt, .good = good_interrupt, .in_l2 = true},
-    {.name = "l2-timer", .begin = begin_timer, .before = before_timer, .run = run_timer,
-     .good = good_timer, .in_l2 = true},
+    {.name = "l2-interrupted",
+     .begin = begin_interrupt,
+     .before = before_interrupt,
+     .run = run_interrupt,
+     .good = good_interrupt,
+     .in_l2 = true},
+    {.name = "l2-timer",
+     .begin = begin_timer,
+     .before = before_timer,
+     .run = run_timer,
+     .good = good_timer,
+     .in_l2 = true},
 };
 const struct ops ops_irq = {list, ARRAY_SIZE(list), missing};

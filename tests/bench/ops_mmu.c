@@ -16,7 +16,7 @@ enum { PF_INFO = 0x80000b0e, CR_TO = 0, CR_FROM = 1 };
 L2_CODE(storm, L2_START "4:" TOUCH_ALL L2_STOP);
 // Like a child after fork(): all pages are made read-only first, and CR3 is loaded.
 L2_CODE(fork, L2_START "mov %ecx, %ebx; 5: andq $~2, (%rdi); add $8, %rdi; dec %ebx; jnz 5b;"
-              "mov %cr3, %rax; mov %rax, %cr3; 4:" TOUCH_ALL L2_STOP);
+                       "mov %cr3, %rax; mov %rax, %cr3; 4:" TOUCH_ALL L2_STOP);
 
 // L2's #PF handler: maps the page, writable. R14: the leaf table. (L2's writes go to whole pages,
 // so the low bits of CR2 are 0; 5000000H is MEMORY.)
@@ -55,8 +55,8 @@ static void begin(void)
     }
     u64 handler = (u64)l2_fault_handler;
     memcpy(l2_idt, idt, sizeof(l2_idt));
-    l2_idt[VEC_PF] = (struct idt_entry){
-        (u16)handler, SEL_CODE64, 0, 0x8e, (u16)(handler >> 16), (u32)(handler >> 32), 0};
+    l2_idt[VEC_PF] = (struct idt_entry){(u16)handler,         SEL_CODE64,           0, 0x8e,
+                                        (u16)(handler >> 16), (u32)(handler >> 32), 0};
     vmwrite(GUEST_IDTR_BASE, (u64)l2_idt);
     vmwrite(GUEST_CR3, (u64)guest_cr3);
 }
@@ -188,13 +188,29 @@ static const char *missing(void)
 }
 
 static const struct op list[] = {
-    {.name = "l2-faults-64", .begin = begin, .before = before_storm, .run = run_with_ept,
-     .good = good, .in_l2 = true},
-    {.name = "l2-fork-64", .begin = begin, .before = before_fork, .run = run_with_ept,
-     .good = good, .in_l2 = true},
-    {.name = "shadow-faults-64", .begin = begin_shadow, .before = before_storm,
-     .run = run_with_shadow, .good = good, .in_l2 = true},
-    {.name = "shadow-fork-64", .begin = begin_shadow, .before = before_fork,
-     .run = run_with_shadow, .good = good, .in_l2 = true},
+    {.name = "l2-faults-64",
+     .begin = begin,
+     .before = before_storm,
+     .run = run_with_ept,
+     .good = good,
+     .in_l2 = true},
+    {.name = "l2-fork-64",
+     .begin = begin,
+     .before = before_fork,
+     .run = run_with_ept,
+     .good = good,
+     .in_l2 = true},
+    {.name = "shadow-faults-64",
+     .begin = begin_shadow,
+     .before = before_storm,
+     .run = run_with_shadow,
+     .good = good,
+     .in_l2 = true},
+    {.name = "shadow-fork-64",
+     .begin = begin_shadow,
+     .before = before_fork,
+     .run = run_with_shadow,
+     .good = good,
+     .in_l2 = true},
 };
 const struct ops ops_mmu = {list, ARRAY_SIZE(list), missing};
