@@ -95,6 +95,7 @@ static struct vcpu *new_vcpu(struct vm *vm, unsigned id)
         return NULL;
     vmcs_load(&v->vmcs01);
     vmcs01_init(v);
+    nested_init_vmcs01(v);
     return v;
 }
 

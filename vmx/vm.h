@@ -57,7 +57,7 @@ struct vm {
 };
 
 // Bits of vcpu.work: reasons to look closer before the next VM entry. Set by anyone, atomically.
-#define WORK_EVENTS BIT(0) // an exception waits, or the interrupt state changed
+#define WORK_EVENTS BIT(0) // an exception waits, the interrupt state changed, or the vCPU halted
 #define WORK_STOP   BIT(1) // leave the run loop: the VM ended or somebody else's turn
 #define WORK_FLUSH  BIT(2) // EPT01 changed: INVEPT
 
@@ -91,6 +91,7 @@ struct vcpu {
 
     u64 slice_end;       // TSC
     u64 deadline;        // TSC of the next timer of the VM or the vCPU, as last computed
+    u64 until;           // TSC at which L0 wants the CPU back: for the deadline or the slice's end
 
     enum vcpu_activity activity;
     struct pending_event event; // exception or re-injected event for the next entry

@@ -19,6 +19,9 @@ static inline bool nested_in_l2(const struct vcpu *vcpu)
 // Makes the nested state of a vCPU in its VM's pool. False: no memory.
 bool nested_init(struct vcpu *vcpu);
 
+// Completes vmcs01, which is current and has everything else.
+void nested_init_vmcs01(struct vcpu *vcpu);
+
 // Exits of VMX instructions that L1 executes.
 enum run_result nested_vmcall(struct vcpu *vcpu);
 enum run_result nested_vmclear(struct vcpu *vcpu);

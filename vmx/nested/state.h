@@ -52,6 +52,7 @@ struct nested {
     bool vmxon;
     gpa_t vmxon_region;
     struct nvmcs *current; // NULL: no current VMCS
+    bool shadow_on;        // vmcs01 has VMCS shadowing in effect
     struct list active;    // nvmcs, most recently current first
     unsigned count;
     u64 timer_deadline;    // TSC at which L1's preemption timer ends; ~0: not armed
@@ -108,17 +109,17 @@ bool merge_needs_l1_state(const struct nvmcs *nv);
 
 // --- entry.c ---
 
-// What a VMX instruction did. One place (insn.c) turns it into RFLAGS, RIP and the error field.
-struct vmx_result {
-    enum { VMX_SUCCEED, VMX_FAIL_INVALID, VMX_FAIL_VALID, VMX_FAULT, VMX_ELSEWHERE } kind;
-    u32 number; // of the error, or the exception's vector
-    u32 error;  // exception's error code
-    u64 address; // of a page fault
+// What a VMX instruction did: one of these, or the VM-instruction error number (above 0) of a VMfail.
+// One place (insn.c) turns it into RFLAGS, RIP and the error field.
+enum {
+    VMX_SUCCEED = 0,
+    VMX_FAIL_INVALID = -1,
+    VMX_DONE = -2, // nothing is left to do: a fault is on its way, L2 is entered, or its entry failed
 };
+typedef int vmx_result_t;
 
-// The virtual VM entry of VMLAUNCH and VMRESUME. VMX_ELSEWHERE: L2 is entered, or the entry failed
-// with a virtual VM exit; RIP is not to be touched.
-struct vmx_result entry_run(struct vcpu *vcpu, struct nvmcs *nv);
+// The virtual VM entry of VMLAUNCH and VMRESUME.
+vmx_result_t entry_run(struct vcpu *vcpu, struct nvmcs *nv);
 
 // --- leave.c ---
 

@@ -157,6 +157,7 @@ struct nvmcs *store_get(struct vcpu *vcpu, gpa_t gpa)
     v12_from_region(&nv->v, region);
     nv->vpid02 = ++this_cpu()->next_vpid;
     nv->flush_vpid = true;
+    nv->shadow_due = SHADOW_ALL;
     use_vmcs(vcpu, &nv->vmcs02);
     merge_init(vcpu, nv);
     use_vmcs(vcpu, &vcpu->vmcs01);
@@ -222,4 +223,9 @@ bool nested_init(struct vcpu *vcpu)
         return false;
     n->no_page = ptr_phys(no_page);
     return init_ept02(vcpu) && shadow_init(vcpu);
+}
+
+void nested_init_vmcs01(struct vcpu *vcpu)
+{
+    shadow_enable(vcpu);
 }
