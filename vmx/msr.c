@@ -211,7 +211,7 @@ static bool write_efer(struct vcpu *vcpu, u32 msr, u64 v)
     if ((v ^ old) & EFER_LME && vmread(F(GUEST_CR0)) & CR0_PG)
         return false;
     vmwrite(F(GUEST_EFER), (v & ~EFER_LMA) | (old & EFER_LMA));
-    nested_efer_written(vcpu);
+    nested_msr_written(vcpu);
     return true;
 }
 
@@ -231,7 +231,7 @@ static bool write_pat(struct vcpu *vcpu, u32 msr, u64 v)
             return false;
     }
     vmwrite(F(GUEST_PAT), v);
-    vcpu->host_dirty = true;
+    nested_msr_written(vcpu);
     return true;
 }
 
@@ -250,7 +250,7 @@ static bool write_debugctl(struct vcpu *vcpu, u32 msr, u64 v)
     if (v & ~(u64)DEBUGCTL_VALID)
         return false;
     vmwrite(F(GUEST_DEBUGCTL), v);
-    vcpu->host_dirty = true;
+    nested_msr_written(vcpu);
     return true;
 }
 
@@ -290,7 +290,7 @@ static bool read_sysenter(struct vcpu *vcpu, u32 msr, u64 *v)
 
 static bool write_sysenter(struct vcpu *vcpu, u32 msr, u64 v)
 {
-    vcpu->host_dirty = true;
+    nested_msr_written(vcpu);
     if (msr == 0x174) {
         vmwrite(F(GUEST_SYSENTER_CS), (u32)v);
         return true;

@@ -265,9 +265,16 @@ enum run_result nested_vmptrst(struct vcpu *vcpu)
     return finish(vcpu, write_operand(vcpu, &info, &pointer, 8, &r) ? VMX_SUCCEED : r);
 }
 
-// The field that an operand of VMREAD or VMWRITE names, if L1's processor has it.
-static bool find_field(struct vcpu *vcpu, u64 encoding, vmcs_field_t *f, bool *high)
+// The field that an operand of VMREAD or VMWRITE names, if L1's processor has it. The map answers for
+// whole fields.
+static inline bool find_field(struct vcpu *vcpu, u64 encoding, vmcs_field_t *f, bool *high)
 {
+    const struct nested *n = vcpu->nested;
+    if (LIKELY(encoding < FIELD_MAP && n->field_map[encoding])) {
+        f->i = (u8)(n->field_map[encoding] - 1);
+        *high = false;
+        return true;
+    }
     return !field_from_encoding(encoding, f, high) && vcpu->nested->exists[f->i];
 }
 
@@ -289,9 +296,11 @@ static vmx_result_t do_vmread(struct vcpu *vcpu)
     u64 encoding = vcpu_gpr(vcpu, INFO_REG2(raw));
     if (!find_field(vcpu, wide ? encoding : (u32)encoding, &f, &high))
         return fail(vcpu, VMX_ERR_NO_FIELD);
-    if (UNLIKELY(nv->lazy) && store_is_lazy(f))
+    if (nv->lazy && vcpu->nested->is_lazy[f.i])
         store_sync_lazy(vcpu, nv);
-    u64 value = field_part(f, high, wide, v12(nv, f));
+    u64 value = v12(nv, f);
+    if (UNLIKELY(high || !wide))
+        value = field_part(f, high, wide, value);
     if (LIKELY(raw & INFO_IS_REG)) {
         vcpu_set_gpr(vcpu, INFO_REG1(raw), value);
         return VMX_SUCCEED;
@@ -329,10 +338,13 @@ static vmx_result_t do_vmwrite(struct vcpu *vcpu)
         return fail(vcpu, VMX_ERR_NO_FIELD);
     if (field_read_only(f) && !(vcpu->vm->caps.misc & MISC_VMWRITE_ANY))
         return fail(vcpu, VMX_ERR_READ_ONLY);
-    if (UNLIKELY(nv->lazy) && store_is_lazy(f))
+    if (nv->lazy && vcpu->nested->is_lazy[f.i])
         store_sync_lazy(vcpu, nv);
-    v12_set(&nv->v, f, field_update(f, high, wide, v12(nv, f), value));
-    shadow_update(vcpu, nv, f);
+    if (UNLIKELY(high || !wide))
+        value = field_update(f, high, wide, v12(nv, f), value);
+    v12_set(&nv->v, f, value);
+    if (vcpu->nested->in_shadow[f.i])
+        shadow_update(vcpu, nv, f);
     return VMX_SUCCEED;
 }
 

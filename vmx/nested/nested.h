@@ -58,8 +58,8 @@ struct cr_part nested_cr_part(struct vcpu *vcpu, unsigned cr);
 // L0 gave CR0 or CR4 of the running guest a new value.
 void nested_cr_written(struct vcpu *vcpu, unsigned cr, u64 value);
 
-// L0 changed EFER of the running guest.
-void nested_efer_written(struct vcpu *vcpu);
+// L0 changed EFER, PAT, DEBUGCTL or SYSENTER MSRs of the running guest.
+void nested_msr_written(struct vcpu *vcpu);
 
 // Whether values of CR0 and CR4 are possible in VMX operation, if L1 is in it ("Restrictions on VMX
 // Operation").

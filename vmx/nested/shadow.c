@@ -29,6 +29,7 @@ bool shadow_init(struct vcpu *vcpu)
     for (unsigned i = 0; i < SHADOW_COUNT; i++) {
         if (!vcpu->nested->exists[fields[i].f.i])
             continue;
+        vcpu->nested->in_shadow[fields[i].f.i] = true;
         bitmap_put(r, field_encoding(fields[i].f), false);
         if (fields[i].access == RW)
             bitmap_put(w, field_encoding(fields[i].f), false);
@@ -86,8 +87,6 @@ void shadow_attach(struct vcpu *vcpu, struct nvmcs *nv)
 
 void shadow_update(struct vcpu *vcpu, struct nvmcs *nv, vmcs_field_t f)
 {
-    if (!nv->shadow.hpa.v)
-        return;
     for (unsigned i = 0; i < SHADOW_COUNT; i++) {
         if (field_same(fields[i].f, f)) {
             show(nv, 1u << i);

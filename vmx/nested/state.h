@@ -26,17 +26,34 @@
 
 #define VMCS_NONE GPA(~0ull)
 
+#define FIELD_MAP 0x7000 // above the last encoding
+
+// State of L1 that a VM entry without the "load" controls passes on to L2.
+struct l1_state {
+    u64 dr7, debugctl, pat, efer;
+};
+
+// Some fields, for loops over a part of the table.
+struct field_list {
+    unsigned count;
+    vmcs_field_t f[64];
+};
+
 // One VMCS of L1, from VMPTRLD to VMCLEAR. Fills a page of the VM's pool.
 struct nvmcs {
     struct vmcs12 v;
     gpa_t gpa;
-    struct list lru;       // in nested.active
+    struct list lru;       // in nested.active or nested.parked
     struct vmcs vmcs02;
     hpa_t msr_bitmap;      // of vmcs02
     u8 *l1_msr_bitmap;     // L1's pages as vmcs12 names them now, NULL: no such memory or off
     u8 *l1_io_a, *l1_io_b;
     bool lazy;             // guest state that is not kept up to date is in vmcs02 only
     bool lma_touched;      // L2 wrote EFER since the last exit
+    bool msrs_touched;     // L2 wrote EFER or PAT since the last entry
+    bool dr7_open;         // L2 can change DR7 without an exit
+    bool msrs_closed;      // msr_bitmap lets nothing through
+    struct l1_state l1_state; // of the last entry, where a "load" control is off
     u16 vpid02;
     bool flush_vpid;       // vpid02 before the next entry
     u64 vmcs02_eptp;       // what EPTP of vmcs02 holds
@@ -54,7 +71,9 @@ struct nested {
     struct nvmcs *current; // NULL: no current VMCS
     bool shadow_on;        // vmcs01 has VMCS shadowing in effect
     struct list active;    // nvmcs, most recently current first
-    unsigned count;
+    struct list parked;    // after VMCLEAR: L1's region holds the state, and the next VMPTRLD of it
+                           // finds vmcs02 nearly done
+    unsigned count;        // of both
     u64 timer_deadline;    // TSC at which L1's preemption timer ends; ~0: not armed
     bool event_written;    // vmcs02 holds an event that is not delivered yet
     bool immediate_exit;   // L2 is to be left right after that event
@@ -66,7 +85,13 @@ struct nested {
     struct ept02_cache ept02;
     hpa_t vmread_bitmap, vmwrite_bitmap;
     hpa_t no_page;         // stands in where L1 names memory that it does not have
+    u8 field_map[FIELD_MAP]; // by encoding: index + 1 of a field that L1's processor has, or 0
     bool exists[VF_COUNT]; // fields that L1's processor has
+    struct field_list copy_segments, copy_tables, copy_msrs; // MERGE_COPY fields of these groups
+    struct field_list lazy, lazy_if; // see store_sync_lazy(); the latter only on conditions
+    bool is_lazy[VF_COUNT];
+    bool in_shadow[VF_COUNT]; // the shadow VMCS has a copy
+    u64 l1_pat;            // of L1 as vmcs01 holds it, if host_loaded
 };
 
 // --- store.c ---
@@ -82,18 +107,10 @@ void store_clear(struct vcpu *vcpu, struct nvmcs *nv, bool launch_state_clear);
 // Makes the guest state in vmcs12 complete where part of it is in vmcs02 only.
 void store_sync_lazy(struct vcpu *vcpu, struct nvmcs *nv);
 
-// Whether a field is one that store_sync_lazy() fetches.
-bool store_is_lazy(vmcs_field_t f);
-
 // --- merge.c ---
 
 // One-time contents of a new vmcs02, which is current.
 void merge_init(struct vcpu *vcpu, struct nvmcs *nv);
-
-// State of L1 that a VM entry without the "load" controls passes on to L2.
-struct l1_state {
-    u64 dr7, debugctl, pat, efer;
-};
 
 // Brings the groups that L1 changed into vmcs02, which is current.
 void merge_groups(struct vcpu *vcpu, struct nvmcs *nv, const struct l1_state *l1);
