@@ -23,8 +23,8 @@ typedef enum run_result (*exit_handler)(struct vcpu *vcpu);
 // The name of a basic exit reason for messages; "unknown" if it has none.
 const char *exit_reason_name(u32 reason);
 
-// What is rare in vcpu_advance(): the 4 GiB of a 32-bit code segment wrap around, blocking by STI or
-// MOV SS ends, a single step becomes pending.
+// What is rare in vcpu_advance(): the 4 GiB of a 32-bit code segment wrap around, blocking by STI
+// or MOV SS ends, a single step becomes pending.
 void vcpu_advance_rare(struct vcpu *vcpu, u64 rip, u64 blocking, u64 rflags);
 
 // Ends the instruction that exited; `rip` is the next one.
