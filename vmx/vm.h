@@ -28,6 +28,7 @@ enum vm_end { VM_END_POWER_OFF, VM_END_RESET, VM_END_DEBUG_EXIT, VM_END_FAILED }
 // What a VM asks of the layer above.
 struct vm_ops {
     void (*console)(struct vm *vm, u8 byte); // output of its COM1
+    void (*console_room)(struct vm *vm);     // its COM1 takes input again; device_lock is held
     void (*ended)(struct vm *vm);            // state is VM_ENDED, once
     void (*wake)(struct vcpu *vcpu);         // work for a vCPU that may run or halt elsewhere
 };
