@@ -3,6 +3,7 @@
 #include "drivers/cmos.h"
 #include "ept/pool.h"
 #include "kernel/acpi_build.h"
+#include "kernel/bios_stub.h"
 #include "kernel/console.h"
 #include "kernel/end.h"
 #include "kernel/input.h"
@@ -130,6 +131,9 @@ static bool load_images(struct vm *vm, const struct vm_config *c, const struct b
     guest_write(&vm->mem, acpi.base, tables, used);
     load->mem = &vm->mem;
     load->acpi = (struct acpi_region){acpi.base, ACPI_BUILD_SIZE};
+    struct e820_map map;
+    e820_build(&map, &vm->mem, load->acpi);
+    bios_stub_install(&vm->mem, &map);
     load->rsdp = acpi.base;
     load->cmdline = c->cmdline;
     load->loader_name = "Nestor " NESTOR_VERSION;
