@@ -41,6 +41,12 @@ static bool read_host(struct vcpu *vcpu, u32 msr, u64 *v)
     return rdmsr_safe(msr, v);
 }
 
+// An MSR that processors have had since the P6; where an emulator has not, it reads 0.
+static bool read_host_or_zero(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    return rdmsr_safe(msr, v) || read_zero(vcpu, msr, v);
+}
+
 static bool write_host(struct vcpu *vcpu, u32 msr, u64 v)
 {
     (void)vcpu;
@@ -339,7 +345,7 @@ static bool read_vmx_cap(struct vcpu *vcpu, u32 msr, u64 *v)
 // Sorted by number.
 static const struct msr_row table[] = {
     {0x10, 0x10, read_tsc, write_tsc, READ_DIRECT},
-    {0x17, 0x17, read_host, NULL, EXITS}, // IA32_PLATFORM_ID
+    {0x17, 0x17, read_host_or_zero, NULL, EXITS}, // IA32_PLATFORM_ID
     {0x1b, 0x1b, read_apic, write_apic, EXITS},
     {0x3a, 0x3a, read_feature_control, write_feature_control, EXITS},
     {0x3b, 0x3b, read_tsc_adjust, write_tsc_adjust, EXITS},
