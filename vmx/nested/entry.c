@@ -26,6 +26,8 @@ static void enter_address_space(struct vcpu *vcpu, struct nvmcs *nv)
             vmxop_invept(INVEPT_SINGLE, eptp);
             ept02_flushed(&n->ept02, tree);
         }
+    } else {
+        merge_pdptes(vcpu, nv);
     }
     if (UNLIKELY(eptp != nv->vmcs02_eptp)) {
         nv->vmcs02_eptp = eptp;

@@ -125,7 +125,7 @@ static void write_crs(struct nvmcs *nv)
     vmwrite(F(GUEST_CR4), (v12(nv, F(GUEST_CR4)) | vmx.caps.cr4_fixed0) & vmx.caps.cr4_fixed1);
 }
 
-static void write_pdptes(struct vcpu *vcpu, struct nvmcs *nv)
+void merge_pdptes(struct vcpu *vcpu, struct nvmcs *nv)
 {
     u64 cr0 = v12(nv, F(GUEST_CR0)), cr4 = v12(nv, F(GUEST_CR4));
     u64 p[4] = {v12(nv, F(GUEST_PDPTE0)), v12(nv, F(GUEST_PDPTE1)), v12(nv, F(GUEST_PDPTE2)),
@@ -229,7 +229,7 @@ static void merge_guest(struct vcpu *vcpu, struct nvmcs *nv, u32 groups, const s
     if (groups & GROUP(CRS))
         write_crs(nv);
     if (groups & (GROUP(CRS) | GROUP(CR3) | GROUP(PDPTES) | GROUP(ENTRY)))
-        write_pdptes(vcpu, nv);
+        merge_pdptes(vcpu, nv);
     if (groups & GROUP(CR3))
         vmwrite(F(GUEST_CR3), v12(nv, F(GUEST_CR3)));
     if (groups & GROUP(SEGMENTS))

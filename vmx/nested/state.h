@@ -115,6 +115,10 @@ void merge_init(struct vcpu *vcpu, struct nvmcs *nv);
 // Brings the groups that L1 changed into vmcs02, which is current.
 void merge_groups(struct vcpu *vcpu, struct nvmcs *nv, const struct l1_state *l1);
 
+// L2's PDPTEs, if it uses PAE paging. Where L1 has no EPT they are in memory, which L1 may change
+// without a VMWRITE.
+void merge_pdptes(struct vcpu *vcpu, struct nvmcs *nv);
+
 // The sum of L0's, L1's and L2's TSC offsets.
 void merge_tsc(struct vcpu *vcpu, struct nvmcs *nv);
 
