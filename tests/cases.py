@@ -212,6 +212,18 @@ ROBUST = [
     ],
 ]
 
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+
+TYPED = [
+    Boot(
+        "typed",
+        config=vm(f"bytes={26 * 24} wait=50000000"),
+        files={"k.elf": l1("typed.elf")},
+        run_options=["--type", "typed: ready", ALPHABET * 24 + r"\n"],
+        expect=[r"^exit: 0"],
+    ),
+]
+
 def main_job(name, *options):
     return Command(
         name, timeout=1200, alone="main-job", command=["scripts/run-main-job", *options]
@@ -225,5 +237,7 @@ CASES = (
     + L1
     + BAD_INPUT
     + ROBUST
+    + TYPED
+    + [Command("xen", timeout=900, command=["tests/xen/run"])]
     + [main_job("main-job-shadow-on-ept", "--mmu", "shadow-on-ept")]
 )
