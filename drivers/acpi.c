@@ -211,8 +211,65 @@ bool acpi_fixed(const struct acpi *a, struct acpi_fixed *out)
         out->pm_timer_port = (u16)f.x_pm_tmr_blk.address;
     else if (f.pm_tmr_len == 4)
         out->pm_timer_port = (u16)f.pm_tmr_blk;
+    out->pm1a_cnt_port = (u16)f.pm1a_cnt_blk;
+    out->pm1b_cnt_port = (u16)f.pm1b_cnt_blk;
+    out->smi_cmd_port = (u16)f.smi_cmd;
+    out->acpi_enable = f.acpi_enable;
+    out->dsdt = HPA(f.x_dsdt ? f.x_dsdt : f.dsdt);
     out->has_reset = (f.flags & FADT_RESET_REG_SUP) && f.reset_reg.address;
     out->reset = f.reset_reg;
     out->reset_value = f.reset_value;
     return true;
+}
+
+#define AML_NAME    0x08
+#define AML_BYTE    0x0a
+#define AML_WORD    0x0b
+#define AML_DWORD   0x0c
+#define AML_PACKAGE 0x12
+
+// Reads an integer constant; bytes that are not there read as 0, which is one, too.
+static const u8 *aml_integer(const u8 *p, const u8 *end, u8 *value)
+{
+    u8 op = p < end ? *p++ : 0;
+    u32 size = op == AML_BYTE ? 1 : op == AML_WORD ? 2 : op == AML_DWORD ? 4 : 0;
+    *value = size && p < end ? *p : op;
+    return p + MIN(size, (u32)(end - p));
+}
+
+// The package that follows the name _S5_: its length in 1 to 4 bytes, the number of elements.
+static bool read_s5(const u8 *p, const u8 *end, u8 type[static 2])
+{
+    if (end - p < 4 || *p++ != AML_PACKAGE)
+        return false;
+    p += 1 + (*p >> 6);
+    if (p >= end || *p++ < 2)
+        return false;
+    aml_integer(aml_integer(p, end, &type[0]), end, &type[1]);
+    return true;
+}
+
+static bool find_s5(const struct acpi_header *h, u8 type[static 2])
+{
+    static const u8 name[] = {AML_NAME, '_', 'S', '5', '_'},
+                    rooted[] = {AML_NAME, '\\', '_', 'S', '5', '_'};
+    const u8 *end = (const u8 *)h + h->length;
+    for (const u8 *p = (const u8 *)(h + 1); p + sizeof(rooted) < end; p++) {
+        if (!memcmp(p, name, sizeof(name)) && read_s5(p + sizeof(name), end, type))
+            return true;
+        if (!memcmp(p, rooted, sizeof(rooted)) && read_s5(p + sizeof(rooted), end, type))
+            return true;
+    }
+    return false;
+}
+
+bool acpi_soft_off(const struct acpi *a, const struct acpi_fixed *fixed, u8 type[static 2])
+{
+    const struct acpi_header *h = table_at(&a->memory, fixed->dsdt, "DSDT");
+    if (h && find_s5(h, type))
+        return true;
+    for (u32 i = 0; (h = acpi_find(a, "SSDT", i)); i++)
+        if (find_s5(h, type))
+            return true;
+    return false;
 }

@@ -76,8 +76,12 @@ struct acpi_override acpi_isa_irq(const struct acpi_interrupts *in, u8 irq);
 
 struct acpi_fixed {
     u16 sci;
-    u16 pm_timer_port; // 0: none
-    bool pm_timer_32;  // else 24 bits
+    u16 pm_timer_port;                // 0: none
+    bool pm_timer_32;                 // else 24 bits
+    u16 pm1a_cnt_port, pm1b_cnt_port; // 0: none
+    u16 smi_cmd_port;                 // 0: the machine is always in ACPI mode
+    u8 acpi_enable;                   // what brings it there
+    hpa_t dsdt;                       // HPA(0): none
     bool has_reset;
     struct acpi_gas reset;
     u8 reset_value;
@@ -85,3 +89,8 @@ struct acpi_fixed {
 
 // What the FADT says about the fixed hardware. False if there is no sound FADT.
 bool acpi_fixed(const struct acpi *a, struct acpi_fixed *out);
+
+// The values of SLP_TYPa and SLP_TYPb that switch the machine off: the package \_S5 of the DSDT or
+// an SSDT (ACPI Specification, "\_Sx (System States)"). It is found by its name, as no program in
+// AML makes it. False if there is none.
+bool acpi_soft_off(const struct acpi *a, const struct acpi_fixed *fixed, u8 type[static 2]);

@@ -22,15 +22,6 @@ bool guest_to_host(const struct guest_mem *mem, gpa_t gpa, hpa_t *hpa, u64 *left
     return true;
 }
 
-void *guest_ptr(const struct guest_mem *mem, gpa_t gpa, u64 len)
-{
-    hpa_t hpa;
-    u64 left;
-    if (!guest_to_host(mem, gpa, &hpa, &left) || left < len)
-        return NULL;
-    return phys_ptr(hpa);
-}
-
 static bool all_ram(const struct guest_mem *mem, gpa_t gpa, u64 len)
 {
     while (len) {

@@ -19,8 +19,19 @@ struct guest_mem {
 };
 
 // L0's pointer to `len` bytes at `gpa`, or NULL unless all of them lie in one range. The guest's
-// other CPUs may be writing there: copy first, then validate the copy.
-void *guest_ptr(const struct guest_mem *mem, gpa_t gpa, u64 len);
+// other CPUs may be writing there: copy first, then validate the copy. The range where most of the
+// memory is had better be the first.
+static inline void *guest_ptr(const struct guest_mem *mem, gpa_t gpa, u64 len)
+{
+    for (unsigned i = 0; i < mem->count; i++) {
+        u64 offset = gpa.v - mem->range[i].gpa.v;
+        if (offset < mem->range[i].size)
+            return len <= mem->range[i].size - offset
+                       ? phys_ptr(HPA(mem->range[i].hpa.v + offset))
+                       : NULL;
+    }
+    return NULL;
+}
 
 // Copy between L0 and the guest. False, and nothing copied, unless all bytes are RAM; the bytes may
 // span adjacent ranges.

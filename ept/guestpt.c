@@ -248,6 +248,34 @@ enum guestpt_result guestpt_translate(const struct guest_paging *pg, u64 linear,
     return result;
 }
 
+const u8 *guestpt_quick(const struct guest_mem *mem, u64 cr3, u64 efer, u64 linear, u64 len)
+{
+    const u64 plain = PTE_P | PTE_A, odd = efer & EFER_NXE ? 0 : PTE_XD;
+    u64 entry = cr3, all = 0;
+    if (linear % PAGE_SIZE + len > PAGE_SIZE)
+        return NULL;
+    for (unsigned level = 4; level; level--) {
+        const u64 *table = guest_ptr(mem, GPA(entry & PTE_ADDR), PAGE_SIZE);
+        if (!table)
+            return NULL;
+        entry = __atomic_load_n(&table[linear >> (12 + 9 * (level - 1)) & 511], __ATOMIC_RELAXED);
+        if ((entry & (plain | odd)) != plain)
+            return NULL;
+        all |= ~entry; // bit PTE_US is set here once some level is for supervisors only
+        if (level == 2 && entry & PTE_PS) {
+            if (!(all & PTE_US) || entry & 0x1fe000)
+                return NULL;
+            return guest_ptr(mem, GPA((entry & PTE_ADDR & ~0x1fffffull) | (linear & 0x1fffff)),
+                             len);
+        }
+        if (level > 1 && entry & PTE_PS)
+            return NULL;
+    }
+    if (!(all & PTE_US))
+        return NULL;
+    return guest_ptr(mem, GPA((entry & PTE_ADDR) | linear % PAGE_SIZE), len);
+}
+
 // One piece of an access that lies in one page, as L0 sees it.
 struct piece {
     u8 *at;

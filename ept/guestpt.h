@@ -5,7 +5,7 @@
 // The guest may be an L1 or an L2. Physical addresses are the guest's own, here called gpa_t; for
 // an L2 the `page` callback takes them for ngpa and goes through EPT12.
 
-#include "libc/addr.h"
+#include "ept/guestmem.h"
 
 struct guest_paging {
     u64 cr0, cr3, cr4, efer, rflags;
@@ -39,6 +39,12 @@ struct guestpt_fault {
 // segment limits and canonicality. `*gpa` is set if GUESTPT_OK, `*fault` (`linear` always) if not.
 enum guestpt_result guestpt_translate(const struct guest_paging *pg, u64 linear, unsigned access,
                                       gpa_t *gpa, struct guestpt_fault *fault);
+
+// The same for the commonest case, in a tenth of the instructions: a supervisor's read, in 4-level
+// paging, of `len` bytes within one page, all of whose entries are plain:
+// present, accessed, for supervisors, in RAM. Returns L0's pointer, or NULL where the long way has
+// to look.
+const u8 *guestpt_quick(const struct guest_mem *mem, u64 cr3, u64 efer, u64 linear, u64 len);
 
 // Copies between L0 and the guest's linear memory, across page boundaries. A write changes nothing
 // unless all of it can be written, and is at most PAGE_SIZE long. Addresses wrap at 4 GiB unless

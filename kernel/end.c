@@ -2,11 +2,19 @@
 
 #include "kernel/console.h"
 #include "kernel/dump.h"
+#include "kernel/power.h"
 #include "libc/printf.h"
 #include "libc/x86.h"
 #include "vmx/platform.h"
 
 #define BOCHS_SHUTDOWN 0x8900
+
+// The machine goes off when the VMs have ended. It stays on with a message that somebody must read,
+// but in a virtual machine, where the console has it.
+static bool wants_off(enum end_kind kind)
+{
+    return kind <= END_VM_FAILED || cpuid(1, 0).ecx & BIT(31);
+}
 
 void end(enum end_kind kind, u32 code)
 {
@@ -18,6 +26,8 @@ void end(enum end_kind kind, u32 code)
     if (platform_is_bochs())
         for (const char *s = "Shutdown"; *s; s++)
             outb(BOCHS_SHUTDOWN, (u8)*s);
+    if (wants_off(kind))
+        power_off();
     for (;;)
         asm volatile("cli; hlt");
 }

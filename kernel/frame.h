@@ -19,13 +19,14 @@ struct frames {
     u64 total;                              // bytes ever added
 };
 
-// Adds memory; takes a part out again (the image, a module) that may lie in no range, or in several.
+// Adds memory; takes a part out again (the image, a module) that may lie in no range, or in
+// several.
 void frames_add(struct frames *f, hpa_t start, u64 size);
 void frames_remove(struct frames *f, hpa_t start, u64 size);
 
-// A run of `size` bytes aligned to `align` (a power of two of at least a page) that ends at or below
-// `limit`; the highest one that fits, so that low memory is kept for those who need it. HPA_NONE
-// (ept/pool.h) if there is none.
+// A run of `size` bytes aligned to `align` (a power of two of at least a page) that ends at or
+// below `limit`; the highest one that fits, so that low memory is kept for those who need it.
+// HPA_NONE (ept/pool.h) if there is none.
 hpa_t frames_take(struct frames *f, u64 size, u64 align, u64 limit);
 
 // All that is free, in however many pieces.

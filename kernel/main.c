@@ -12,6 +12,7 @@
 #include "kernel/cpus.h"
 #include "kernel/end.h"
 #include "kernel/paging.h"
+#include "kernel/power.h"
 #include "kernel/sched.h"
 #include "kernel/trap.h"
 #include "kernel/vectors.h"
@@ -92,6 +93,8 @@ static void init_interrupts(void)
     u32 size = boot->rsdp_size ? boot->rsdp_size : acpi_scan(&memory, rsdp);
     bool tables = !acpi_open(&acpi, boot->rsdp_size ? boot->rsdp : rsdp, size, &memory) &&
                   acpi_interrupts(&acpi, &in);
+    if (tables)
+        power_init(&acpi);
     outb(PIC1_DATA, 0xff);
     outb(PIC2_DATA, 0xff);
     apic_init_cpu(paging_map_device);

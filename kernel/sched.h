@@ -1,6 +1,6 @@
 #pragma once
-// Which vCPU a CPU runs. vCPUs take turns on the CPU they were given to, a time slice each; one that
-// halts gives its turn away.
+// Which vCPU a CPU runs. vCPUs take turns on the CPU they were given to, a time slice each; one
+// that halts gives its turn away.
 
 #include "vmx/vm.h"
 

@@ -3,8 +3,10 @@
 #include "drivers/cmos.h"
 #include "ept/pool.h"
 #include "kernel/acpi_build.h"
+#include "kernel/bios_stub.h"
 #include "kernel/console.h"
 #include "kernel/end.h"
+#include "kernel/input.h"
 #include "kernel/loader.h"
 #include "kernel/sched.h"
 #include "kernel/summary.h"
@@ -22,6 +24,7 @@
 
 static struct vm *vms[CONFIG_VMS];
 static unsigned count;
+static struct input typed;
 
 typedef unsigned long long ull;
 
@@ -42,7 +45,25 @@ static void on_ended(struct vm *vm)
     log_info("VM %s %s", vm->name, how[vm->end]);
 }
 
-static const struct vm_ops ops = {on_console, on_ended, sched_wake};
+// The VM that gets what is typed. Its device lock covers `typed`, too.
+static struct vm *console_vm(void)
+{
+    return vms[0];
+}
+
+static bool give_byte(void *ctx, u8 byte)
+{
+    struct vm *vm = ctx;
+    return machine_console_input(&vm->machine, byte);
+}
+
+static void feed_console(struct vm *vm)
+{
+    if (vm == console_vm())
+        input_feed(&typed, give_byte, vm);
+}
+
+static const struct vm_ops ops = {on_console, feed_console, on_ended, sched_wake};
 
 static const struct boot_module *find_module(const struct boot_info *info, const char *name)
 {
@@ -90,8 +111,8 @@ static bool give_memory(struct vm *vm, u64 size, struct frames *frames)
                    pool_base.v == HPA_NONE.v ? 0 : pool);
         return false;
     }
-    add_range(&vm->mem, 0, base.v, VGA_HOLE);
     add_range(&vm->mem, BIOS_AREA, base.v + BIOS_AREA, low - BIOS_AREA);
+    add_range(&vm->mem, 0, base.v, VGA_HOLE);
     if (high)
         add_range(&vm->mem, HIGH_RAM, above.v, high);
     pool_init(&vm->pool, pool_base, pool / PAGE_SIZE);
@@ -110,6 +131,9 @@ static bool load_images(struct vm *vm, const struct vm_config *c, const struct b
     guest_write(&vm->mem, acpi.base, tables, used);
     load->mem = &vm->mem;
     load->acpi = (struct acpi_region){acpi.base, ACPI_BUILD_SIZE};
+    struct e820_map map;
+    e820_build(&map, &vm->mem, load->acpi);
+    bios_stub_install(&vm->mem, &map);
     load->rsdp = acpi.base;
     load->cmdline = c->cmdline;
     load->loader_name = "Nestor " NESTOR_VERSION;
@@ -206,15 +230,16 @@ unsigned vms_start(const struct config *config, const struct boot_info *info,
     return count;
 }
 
-bool vms_console_input(u8 byte)
+void vms_console_input(u8 byte)
 {
     if (!count)
-        return false;
-    struct vm *vm = vms[0];
+        return;
+    struct vm *vm = console_vm();
     spin_lock(&vm->device_lock);
-    bool taken = machine_console_input(&vm->machine, byte);
+    if (!input_put(&typed, byte))
+        log_debug("nobody reads what is typed: a byte is lost");
+    feed_console(vm);
     spin_unlock(&vm->device_lock);
-    return taken;
 }
 
 void vms_end(void)

@@ -13,5 +13,6 @@ unsigned vms_start(const struct config *config, const struct boot_info *info,
 // The summary of all VMs, and the end of L0.
 void vms_end(void) NORETURN;
 
-// Gives a byte typed on the serial line to the VM that has the console.
-bool vms_console_input(u8 byte);
+// A byte typed on the serial line, for the VM that has the console: it waits until the VM's COM1
+// takes it.
+void vms_console_input(u8 byte);

@@ -1,6 +1,6 @@
-"""The cases of `make test` but for the host tests, which tests/run finds by itself."""
+"""The cases of `make test` but for host tests and fuzzers, which tests/run finds by itself."""
 
-from kinds import Boot, Command, Equivalence
+from kinds import DEFAULT_MODEL, Boot, Command, Equivalence
 
 LYNNFIELD = "corei5_lynnfield_750"  # EPT without unrestricted guest
 PENRYN = "core2_penryn_t9600"  # VMX without EPT and VPID
@@ -121,6 +121,13 @@ BAD_INPUT = [
         model=LYNNFIELD,
     ),
     refused("no-ept", vm(), ["VMX lacks what Nestor needs: "], status=98, model=PENRYN),
+    refused(  # packed as if it were a guest, Nestor gets no module
+        "no-module",
+        vm(""),
+        [r"no module: .*nestor\.cfg"],
+        files={"k.elf": "build/nestor.elf"},
+        iso_options=["--bare"],
+    ),
     refused(
         "no-vm",
         "console = com1 115200\n",
@@ -193,16 +200,46 @@ ROBUST = [
     robust("many-vmcs", 0, [r"^exit: 0"]),
     robust("shutdown-in-vmx", 96, [r"VM test is stopped"]),
     robust("vmx-abort", 96, [r"VM test is stopped"]),
+    *[
+        Boot(
+            f"random-{seed}",
+            timeout=300,
+            config=vm(f"seed={seed} count=20000"),
+            files={"k.elf": l1("random.elf")},
+            model=model,
+            expect=[rf"^random: seed {seed:#x},", r"^exit: 0"],
+            forbid=["panic"],
+        )
+        for seed, model in ((1, DEFAULT_MODEL), (2, HASWELL), (3, SANDY_BRIDGE))
+    ],
+]
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+
+TYPED = [
     Boot(
-        "random",
-        timeout=300,
-        config=vm("seed=1 count=20000"),
-        files={"k.elf": l1("random.elf")},
-        expect=[r"^random: seed 0x1", r"^exit: 0"],
-        forbid=["panic"],
+        "typed",
+        config=vm(f"bytes={26 * 24} wait=50000000"),
+        files={"k.elf": l1("typed.elf")},
+        run_options=["--type", "typed: ready", ALPHABET * 24 + r"\n"],
+        expect=[r"^exit: 0"],
     ),
 ]
 
-MAIN_JOB = [Command("main-job", timeout=1200, command=["make", "run"])]
+def main_job(name, *options):
+    return Command(
+        name, timeout=1200, alone="main-job", command=["scripts/run-main-job", *options]
+    )
 
-CASES = CHECKS + L1 + BAD_INPUT + ROBUST + MAIN_JOB
+
+# The longest case goes first, and the two main jobs, which exclude each other, stand apart.
+CASES = (
+    [main_job("main-job")]
+    + CHECKS
+    + L1
+    + BAD_INPUT
+    + ROBUST
+    + TYPED
+    + [Command("xen", timeout=900, command=["tests/xen/run"])]
+    + [main_job("main-job-shadow-on-ept", "--mmu", "shadow-on-ept")]
+)

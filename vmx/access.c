@@ -80,10 +80,13 @@ void vcpu_linear_ctx(struct vcpu *vcpu, struct linear_ctx *ctx, struct seg_state
     vcpu->gpr[GPR_RSP] = vmread(F(GUEST_RSP));
     ctx->gpr = vcpu->gpr;
     ctx->seg = seg;
+    if (ctx->mode == MODE_64) { // where only these two count
+        seg[SEG_FS].base = vmread(F(GUEST_FS_BASE));
+        seg[SEG_GS].base = vmread(F(GUEST_GS_BASE));
+        return;
+    }
     READ_SEG(&seg[SEG_FS], FS);
     READ_SEG(&seg[SEG_GS], GS);
-    if (ctx->mode == MODE_64)
-        return;
     READ_SEG(&seg[SEG_ES], ES);
     READ_SEG(&seg[SEG_CS], CS);
     READ_SEG(&seg[SEG_SS], SS);
@@ -106,8 +109,22 @@ static unsigned access_of(unsigned access)
     return vcpu_cpl() == 3 ? access | GUESTPT_USER : access;
 }
 
+// The short way for an operand of L1's kernel in 64-bit mode.
+static bool quick_read(struct vcpu *vcpu, u64 linear, void *to, u64 len)
+{
+    u64 efer = vmread(F(GUEST_EFER));
+    if (nested_in_l2(vcpu) || !(efer & EFER_LMA) || vcpu_cpl())
+        return false;
+    const u8 *p = guestpt_quick(&vcpu->vm->mem, vmread(F(GUEST_CR3)), efer, linear, len);
+    if (p)
+        memcpy(to, p, len);
+    return p;
+}
+
 bool vcpu_linear_read(struct vcpu *vcpu, u64 linear, void *to, u64 len, struct guest_fault *fault)
 {
+    if (quick_read(vcpu, linear, to, len))
+        return true;
     struct guest_paging p;
     struct guestpt_fault f;
     vcpu_paging(vcpu, &p);

@@ -48,6 +48,19 @@ struct cpuid_state {
 struct cpuid_regs cpuid_answer(const struct cpuid_table *t, cpuid_reader host, u32 leaf,
                                u32 subleaf, const struct cpuid_state *state);
 
+// Leaves whose answer depends on nothing: neither subleaf nor the vCPU's state.
+#define CPUID_VARIABLE (BIT(1) | BIT(4) | BIT(7) | BIT(0xb) | BIT(0xd))
+
+// The answer where it is such a leaf, else NULL: the short way of cpuid_answer().
+static inline const struct cpuid_regs *cpuid_fixed(const struct cpuid_table *t, u32 leaf)
+{
+    if (leaf <= t->max_basic)
+        return CPUID_VARIABLE >> leaf & 1 ? NULL : &t->basic[leaf];
+    if (leaf - CPUID_HV_LEAF < CPUID_HV_MAX)
+        return &t->hv[leaf - CPUID_HV_LEAF];
+    return NULL;
+}
+
 // Features that other tables need to know.
 static inline bool cpuid_has_xsave(const struct cpuid_table *t)
 {

@@ -7,34 +7,20 @@
 #include "vmx/event.h"
 #include "vmx/nested/nested.h"
 
-#define PENDING_DEBUG_BS BIT(14)
-#define INSN_BYTES       15
-#define CS_AR_L          BIT(13)
 #define DR6_RESET        0xffff0ff0ull
-
-void vcpu_advance(struct vcpu *vcpu, u64 rip)
-{
-    if (UNLIKELY(rip - 4 * GIB < INSN_BYTES && !(vmread(F(GUEST_CS_AR)) & CS_AR_L)))
-        rip = (u32)rip; // the 4 GiB of a 32-bit code segment wrap around
-    vmwrite(F(GUEST_RIP), rip);
-    u64 blocking = vmread(F(GUEST_INTERRUPTIBILITY));
-    if (UNLIKELY(blocking & (BLOCKING_STI | BLOCKING_MOV_SS))) {
-        vmwrite(F(GUEST_INTERRUPTIBILITY), blocking & ~(BLOCKING_STI | BLOCKING_MOV_SS));
-        vcpu_note(vcpu, WORK_EVENTS);
-    }
-    if (UNLIKELY(vmread(F(GUEST_RFLAGS)) & RFLAGS_TF))
-        vmwrite(F(GUEST_PENDING_DEBUG), vmread(F(GUEST_PENDING_DEBUG)) | PENDING_DEBUG_BS);
-}
-
-void vcpu_skip(struct vcpu *vcpu)
-{
-    vcpu_advance(vcpu, vmread(F(GUEST_RIP)) + vmread(F(EXIT_INSTR_LENGTH)));
-}
 
 static struct cpuid_regs host_cpuid(u32 leaf, u32 subleaf)
 {
     struct cpuid c = cpuid(leaf, subleaf);
     return (struct cpuid_regs){c.eax, c.ebx, c.ecx, c.edx};
+}
+
+static inline void set_cpuid(struct vcpu *vcpu, const struct cpuid_regs *r)
+{
+    vcpu->gpr[GPR_RAX] = r->eax;
+    vcpu->gpr[GPR_RBX] = r->ebx;
+    vcpu->gpr[GPR_RCX] = r->ecx;
+    vcpu->gpr[GPR_RDX] = r->edx;
 }
 
 enum run_result exit_cpuid(struct vcpu *vcpu)
@@ -43,15 +29,19 @@ enum run_result exit_cpuid(struct vcpu *vcpu)
         vcpu_skip(vcpu);
         return RUN_RESUME;
     }
+    const struct cpuid_regs *fixed =
+        cpuid_fixed(&vcpu->vm->cpuid, (u32)vcpu->gpr[GPR_RAX]);
+    if (LIKELY(fixed)) {
+        set_cpuid(vcpu, fixed);
+        vcpu_skip(vcpu);
+        return RUN_RESUME;
+    }
     struct cpuid_state s = {.apic_id = vcpu->id,
                             .osxsave = vmread(F(GUEST_CR4)) & CR4_OSXSAVE,
                             .apic = vlapic_enabled(vcpu->lapic)};
     struct cpuid_regs r = cpuid_answer(&vcpu->vm->cpuid, host_cpuid, (u32)vcpu->gpr[GPR_RAX],
                                        (u32)vcpu->gpr[GPR_RCX], &s);
-    vcpu->gpr[GPR_RAX] = r.eax;
-    vcpu->gpr[GPR_RBX] = r.ebx;
-    vcpu->gpr[GPR_RCX] = r.ecx;
-    vcpu->gpr[GPR_RDX] = r.edx;
+    set_cpuid(vcpu, &r);
     vcpu_skip(vcpu);
     return RUN_RESUME;
 }
@@ -60,6 +50,7 @@ enum run_result exit_hlt(struct vcpu *vcpu)
 {
     vcpu_skip(vcpu);
     vcpu->activity = VCPU_HALTED;
+    vcpu_note(vcpu, WORK_EVENTS);
     return RUN_RESUME;
 }
 
@@ -189,7 +180,7 @@ static enum run_result exit_task_switch(struct vcpu *vcpu)
 }
 
 // Who handles an exit of L1. What is not here cannot happen with the controls of vmcs01.
-static const exit_handler handlers[STAT_REASONS] = {
+const exit_handler exit_handlers[STAT_REASONS] = {
     [EXIT_EXCEPTION_NMI] = exit_exception,
     [EXIT_EXTERNAL_INTERRUPT] = exit_external_interrupt,
     [EXIT_TRIPLE_FAULT] = exit_triple_fault,
@@ -225,10 +216,8 @@ static const exit_handler handlers[STAT_REASONS] = {
     [EXIT_XSETBV] = exit_xsetbv,
 };
 
-enum run_result exit_dispatch(struct vcpu *vcpu, u32 reason)
+enum run_result exit_unhandled(struct vcpu *vcpu, u32 reason)
 {
-    if (LIKELY(reason < ARRAY_SIZE(handlers) && handlers[reason]))
-        return handlers[reason](vcpu);
     vcpu_fail(vcpu, "VM exit for reason %u (%s), which Nestor does not handle", reason & 0xffff,
               exit_reason_name(reason));
     return RUN_STOPPED;

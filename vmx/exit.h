@@ -23,10 +23,24 @@ typedef enum run_result (*exit_handler)(struct vcpu *vcpu);
 // The name of a basic exit reason for messages; "unknown" if it has none.
 const char *exit_reason_name(u32 reason);
 
-// Ends the instruction that exited: RIP moves on, no more blocking by STI or MOV SS, a single step
-// becomes pending. `rip` is that of the next one; vcpu_skip() knows the length from the exit.
-void vcpu_advance(struct vcpu *vcpu, u64 rip);
-void vcpu_skip(struct vcpu *vcpu);
+// What is rare in vcpu_advance(): the 4 GiB of a 32-bit code segment wrap around, blocking by STI
+// or MOV SS ends, a single step becomes pending.
+void vcpu_advance_rare(struct vcpu *vcpu, u64 rip, u64 blocking, u64 rflags);
+
+// Ends the instruction that exited; `rip` is the next one.
+static inline void vcpu_advance(struct vcpu *vcpu, u64 rip)
+{
+    u64 blocking = vmread(F(GUEST_INTERRUPTIBILITY)), rflags = vmread(F(GUEST_RFLAGS));
+    vmwrite(F(GUEST_RIP), rip);
+    if (UNLIKELY((rip >> 32) - 1 == 0 || blocking || rflags & RFLAGS_TF))
+        vcpu_advance_rare(vcpu, rip, blocking, rflags);
+}
+
+// The same by the length that the exit reported.
+static inline void vcpu_skip(struct vcpu *vcpu)
+{
+    vcpu_advance(vcpu, vmread(F(GUEST_RIP)) + vmread(F(EXIT_INSTR_LENGTH)));
+}
 
 // A register operand; RSP is in the VMCS.
 static inline u64 vcpu_gpr(const struct vcpu *vcpu, unsigned reg)
@@ -65,4 +79,12 @@ enum run_result mmio_exit(struct vcpu *vcpu, gpa_t gpa, u64 qualification);
 void vcpu_update_deadline(struct vcpu *vcpu);
 
 // The one dispatch of an exit that is L0's own business.
-enum run_result exit_dispatch(struct vcpu *vcpu, u32 reason);
+extern const exit_handler exit_handlers[STAT_REASONS];
+enum run_result exit_unhandled(struct vcpu *vcpu, u32 reason);
+
+static inline enum run_result exit_dispatch(struct vcpu *vcpu, u32 reason)
+{
+    if (LIKELY(reason < STAT_REASONS && exit_handlers[reason]))
+        return exit_handlers[reason](vcpu);
+    return exit_unhandled(vcpu, reason);
+}

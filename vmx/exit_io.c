@@ -89,6 +89,48 @@ static enum run_result string_io(struct vcpu *vcpu, u64 q)
     return RUN_RESUME;
 }
 
+#define DR7_ENABLES        0xff
+#define DR7_RW_IO          2
+#define CR4_DE             BIT(3)
+#define PENDING_BREAKPOINT BIT(12)
+
+static u64 read_dr(unsigned n)
+{
+    u64 v;
+    switch (n) {
+    case 0:
+        asm volatile("mov %%dr0, %0" : "=r"(v));
+        return v;
+    case 1:
+        asm volatile("mov %%dr1, %0" : "=r"(v));
+        return v;
+    case 2:
+        asm volatile("mov %%dr2, %0" : "=r"(v));
+        return v;
+    default:
+        asm volatile("mov %%dr3, %0" : "=r"(v));
+        return v;
+    }
+}
+
+// The VM exit comes before the processor looks at I/O breakpoints: L0 does, and leaves the debug
+// exception pending. (SDM, "Breakpoint Exception Conditions".)
+static void check_breakpoints(u64 dr7, u16 port, unsigned size)
+{
+    u64 hit = 0;
+    if (!(vmread(F(GUEST_CR4)) & CR4_DE))
+        return;
+    for (unsigned n = 0; n < 4; n++) {
+        unsigned len = (dr7 >> (18 + 4 * n) & 3) + 1; // 3 stands for 4 bytes, 2 for none
+        u64 at = read_dr(n) & ~(u64)(len - 1);
+        if (dr7 >> 2 * n & 3 && (dr7 >> (16 + 4 * n) & 3) == DR7_RW_IO && port < at + len &&
+            at < (u64)port + size)
+            hit |= BIT(n);
+    }
+    if (hit)
+        vmwrite(F(GUEST_PENDING_DEBUG), vmread(F(GUEST_PENDING_DEBUG)) | hit | PENDING_BREAKPOINT);
+}
+
 enum run_result exit_io(struct vcpu *vcpu)
 {
     u64 q = vmread(F(EXIT_QUALIFICATION));
@@ -105,6 +147,9 @@ enum run_result exit_io(struct vcpu *vcpu)
             port_out(vcpu, port, size, (u32)(*rax & mask));
         vcpu_skip(vcpu);
     }
+    u64 dr7 = vmread(F(GUEST_DR7));
+    if (UNLIKELY(dr7 & DR7_ENABLES))
+        check_breakpoints(dr7, port, size);
     vcpu_update_deadline(vcpu);
     return r;
 }

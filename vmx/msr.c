@@ -41,6 +41,12 @@ static bool read_host(struct vcpu *vcpu, u32 msr, u64 *v)
     return rdmsr_safe(msr, v);
 }
 
+// An MSR that processors have had since the P6; where an emulator has not, it reads 0.
+static bool read_host_or_zero(struct vcpu *vcpu, u32 msr, u64 *v)
+{
+    return rdmsr_safe(msr, v) || read_zero(vcpu, msr, v);
+}
+
 static bool write_host(struct vcpu *vcpu, u32 msr, u64 v)
 {
     (void)vcpu;
@@ -211,7 +217,7 @@ static bool write_efer(struct vcpu *vcpu, u32 msr, u64 v)
     if ((v ^ old) & EFER_LME && vmread(F(GUEST_CR0)) & CR0_PG)
         return false;
     vmwrite(F(GUEST_EFER), (v & ~EFER_LMA) | (old & EFER_LMA));
-    nested_efer_written(vcpu);
+    nested_msr_written(vcpu);
     return true;
 }
 
@@ -231,7 +237,7 @@ static bool write_pat(struct vcpu *vcpu, u32 msr, u64 v)
             return false;
     }
     vmwrite(F(GUEST_PAT), v);
-    vcpu->host_dirty = true;
+    nested_msr_written(vcpu);
     return true;
 }
 
@@ -250,7 +256,7 @@ static bool write_debugctl(struct vcpu *vcpu, u32 msr, u64 v)
     if (v & ~(u64)DEBUGCTL_VALID)
         return false;
     vmwrite(F(GUEST_DEBUGCTL), v);
-    vcpu->host_dirty = true;
+    nested_msr_written(vcpu);
     return true;
 }
 
@@ -290,7 +296,7 @@ static bool read_sysenter(struct vcpu *vcpu, u32 msr, u64 *v)
 
 static bool write_sysenter(struct vcpu *vcpu, u32 msr, u64 v)
 {
-    vcpu->host_dirty = true;
+    nested_msr_written(vcpu);
     if (msr == 0x174) {
         vmwrite(F(GUEST_SYSENTER_CS), (u32)v);
         return true;
@@ -339,7 +345,7 @@ static bool read_vmx_cap(struct vcpu *vcpu, u32 msr, u64 *v)
 // Sorted by number.
 static const struct msr_row table[] = {
     {0x10, 0x10, read_tsc, write_tsc, READ_DIRECT},
-    {0x17, 0x17, read_host, NULL, EXITS}, // IA32_PLATFORM_ID
+    {0x17, 0x17, read_host_or_zero, NULL, EXITS}, // IA32_PLATFORM_ID
     {0x1b, 0x1b, read_apic, write_apic, EXITS},
     {0x3a, 0x3a, read_feature_control, write_feature_control, EXITS},
     {0x3b, 0x3b, read_tsc_adjust, write_tsc_adjust, EXITS},

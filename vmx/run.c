@@ -30,6 +30,9 @@ void vcpu_update_deadline(struct vcpu *vcpu)
         ns = MIN(ns, timers_next(&vm->machine.timers));
     u64 at = ns == TIMER_NEVER ? ~0ull : tsc_from_ns(ns) + 1;
     vcpu->deadline = at > ~0ull - vm->tsc_start ? ~0ull : at + vm->tsc_start;
+    // So far as the preemption timer can count, which spares each entry a comparison.
+    u64 reach = rdtsc() + (0xffffffffull << vmx.timer_shift);
+    vcpu->until = MIN(MIN(vcpu->deadline, vcpu->slice_end), reach);
 }
 
 static void run_timers(struct vcpu *vcpu)
@@ -60,31 +63,37 @@ static enum run_result prepare_slow(struct vcpu *vcpu)
     return active ? RUN_RESUME : RUN_HALTED;
 }
 
-static void arm_preemption_timer(struct vcpu *vcpu, u64 now)
+// `until` is reached: timers, and perhaps the end of the slice.
+static enum run_result expire(struct vcpu *vcpu, u64 now)
 {
-    u64 until = MIN(vcpu->deadline, vcpu->slice_end);
-    u64 ticks = until > now ? (until - now) >> vmx.timer_shift : 0;
-    vmwrite(F(PREEMPTION_TIMER), MIN(ticks, 0xffffffffull));
+    if (now >= vcpu->slice_end)
+        return RUN_PREEMPTED;
+    run_timers(vcpu);
+    return RUN_RESUME;
 }
 
-// Everything between the end of an exit's handling and the VM entry.
+// Everything between the end of an exit's handling and the VM entry. What is left for another time
+// (RUN_PREEMPTED) comes first: once an event is in the VM-entry fields the vCPU enters.
 static inline enum run_result prepare(struct vcpu *vcpu)
 {
+    enum run_result r;
     u64 now = rdtsc();
-    if (UNLIKELY(now >= vcpu->deadline))
-        run_timers(vcpu);
-    if (UNLIKELY(__atomic_load_n(&vcpu->work, __ATOMIC_ACQUIRE) ||
-                 vlapic_wants_attention(vcpu->lapic) || vcpu->activity != VCPU_ACTIVE)) {
-        enum run_result r = prepare_slow(vcpu);
+    if (UNLIKELY(now >= vcpu->until)) {
+        r = expire(vcpu, now);
         if (r != RUN_RESUME)
             return r;
     }
-    if (UNLIKELY(now >= vcpu->slice_end))
-        return RUN_PREEMPTED;
+    if (UNLIKELY(__atomic_load_n(&vcpu->work, __ATOMIC_ACQUIRE) ||
+                 vlapic_wants_attention(vcpu->lapic))) {
+        r = prepare_slow(vcpu);
+        if (r != RUN_RESUME)
+            return r;
+    }
     if (UNLIKELY(nested_in_l2(vcpu)))
         nested_arm_timer(vcpu, now);
     else
-        arm_preemption_timer(vcpu, now);
+        vmwrite(F(PREEMPTION_TIMER),
+                vcpu->until > now ? (vcpu->until - now) >> vmx.timer_shift : 0);
     return RUN_RESUME;
 }
 
@@ -132,6 +141,8 @@ enum run_result vcpu_run(struct vcpu *vcpu, u64 slice_end)
         return RUN_STOPPED;
     become_current(vcpu);
     vcpu_update_deadline(vcpu);
+    if (vcpu->activity != VCPU_ACTIVE)
+        vcpu_note(vcpu, WORK_EVENTS);
     enum run_result r = prepare(vcpu);
     return r == RUN_RESUME ? vmx_run(vcpu) : r;
 }

@@ -44,6 +44,12 @@ static void machine_output(void *ctx, u8 byte)
     vm->ops->console(vm, byte);
 }
 
+static void machine_room(void *ctx)
+{
+    struct vm *vm = ctx;
+    vm->ops->console_room(vm);
+}
+
 static void machine_power_off(void *ctx)
 {
     vm_end(ctx, VM_END_POWER_OFF, 0);
@@ -95,6 +101,7 @@ static struct vcpu *new_vcpu(struct vm *vm, unsigned id)
         return NULL;
     vmcs_load(&v->vmcs01);
     vmcs01_init(v);
+    nested_init_vmcs01(v);
     return v;
 }
 
@@ -125,6 +132,7 @@ static bool build_machine(struct vm *vm, const struct machine_params *wanted)
     p.x2apic = p.tsc_deadline = true;
     p.clock = (struct vclock){clock_now_ns, clock_tsc_to_ns, vm};
     p.console_output = machine_output;
+    p.console_room = machine_room;
     p.power_off = machine_power_off;
     p.reset = machine_reset;
     p.debug_exit_code = machine_debug_exit;

@@ -28,6 +28,7 @@ enum vm_end { VM_END_POWER_OFF, VM_END_RESET, VM_END_DEBUG_EXIT, VM_END_FAILED }
 // What a VM asks of the layer above.
 struct vm_ops {
     void (*console)(struct vm *vm, u8 byte); // output of its COM1
+    void (*console_room)(struct vm *vm);     // its COM1 takes input again; device_lock is held
     void (*ended)(struct vm *vm);            // state is VM_ENDED, once
     void (*wake)(struct vcpu *vcpu);         // work for a vCPU that may run or halt elsewhere
 };
@@ -57,7 +58,7 @@ struct vm {
 };
 
 // Bits of vcpu.work: reasons to look closer before the next VM entry. Set by anyone, atomically.
-#define WORK_EVENTS BIT(0) // an exception waits, or the interrupt state changed
+#define WORK_EVENTS BIT(0) // an exception waits, the interrupt state changed, or the vCPU halted
 #define WORK_STOP   BIT(1) // leave the run loop: the VM ended or somebody else's turn
 #define WORK_FLUSH  BIT(2) // EPT01 changed: INVEPT
 
@@ -91,6 +92,7 @@ struct vcpu {
 
     u64 slice_end;       // TSC
     u64 deadline;        // TSC of the next timer of the VM or the vCPU, as last computed
+    u64 until;           // TSC at which L0 wants the CPU back: for the deadline or the slice's end
 
     enum vcpu_activity activity;
     struct pending_event event; // exception or re-injected event for the next entry

@@ -108,6 +108,7 @@ static void init_devices(struct machine *m, const struct machine_params *p)
     vpit_init(&m->pit, &m->clock, &m->timers, irq_line(m, LAYOUT_IRQ_PIT));
     vrtc_init(&m->rtc, &rtc, &m->clock, &m->timers, irq_line(m, LAYOUT_IRQ_RTC));
     vuart_init(&m->com1, irq_line(m, LAYOUT_IRQ_COM1), p->console_output, p->ctx);
+    m->com1.room = p->console_room;
     vpm_init(&m->pm, &pm, &m->clock, &m->timers, irq_line(m, LAYOUT_IRQ_SCI));
     vpci_init(&m->pci, p->reset, p->ctx);
     legacy_init(&m->legacy, p->debug_exit, p->reset, p->debug_exit_code, p->ctx);

@@ -27,6 +27,7 @@ struct machine_params {
     u32 *apic_page[MACHINE_MAX_CPUS]; // one page for each CPU
     // All are called with `ctx` from within the calls below.
     void (*console_output)(void *ctx, u8 byte);
+    void (*console_room)(void *ctx); // COM1's receiver, which was full, is not any more; or NULL
     void (*power_off)(void *ctx);
     void (*reset)(void *ctx);
     void (*debug_exit_code)(void *ctx, u32 code);

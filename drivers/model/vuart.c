@@ -98,9 +98,14 @@ static u8 pop(struct vuart *u)
     return byte;
 }
 
+static bool receives(const struct vuart *u)
+{
+    return u->used < capacity(u) && !(u->mcr & MCR_LOOP);
+}
+
 bool vuart_receive(struct vuart *u, u8 byte)
 {
-    if (u->used >= capacity(u) || (u->mcr & MCR_LOOP))
+    if (!receives(u))
         return false;
     push(u, byte);
     drive(u);
@@ -235,21 +240,30 @@ static void write_register(struct vuart *u, unsigned reg, u8 value)
     }
 }
 
+static void after_access(struct vuart *u, bool received)
+{
+    drive(u);
+    if (!received && receives(u) && u->room)
+        u->room(u->ctx);
+}
+
 static u32 read_port(void *dev, u16 port, unsigned size)
 {
     struct vuart *u = dev;
+    bool received = receives(u);
     (void)size;
     u8 value = read_register(u, port - u->base);
-    drive(u);
+    after_access(u, received);
     return value;
 }
 
 static void write_port(void *dev, u16 port, unsigned size, u32 value)
 {
     struct vuart *u = dev;
+    bool received = receives(u);
     (void)size;
     write_register(u, port - u->base, (u8)value);
-    drive(u);
+    after_access(u, received);
 }
 
 void vuart_init(struct vuart *u, struct irq_line irq, void (*output)(void *ctx, u8 byte), void *ctx)

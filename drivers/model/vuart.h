@@ -17,6 +17,7 @@ struct vuart {
     u16 base;
     struct irq_line irq;
     void (*output)(void *ctx, u8 byte);
+    void (*room)(void *ctx); // may be NULL
     void *ctx;
 };
 
@@ -24,5 +25,6 @@ void vuart_init(struct vuart *uart, struct irq_line irq, void (*output)(void *ct
                 void *ctx);
 bool vuart_attach(struct vuart *uart, struct port_bus *bus, u16 base);
 
-// A byte from outside. False, and the byte not taken, while the receiver is full.
+// A byte from outside. False, and the byte not taken, while the receiver is full. The guest's access
+// that makes room again calls `room`, which may call this.
 bool vuart_receive(struct vuart *uart, u8 byte);

@@ -29,7 +29,7 @@ struct ops {
     u32 count;
     const char *(*missing)(void); // may be NULL
 };
-extern const struct ops ops_l1, ops_exits, ops_ept, ops_vmcs;
+extern const struct ops ops_l1, ops_exits, ops_ept, ops_vmcs, ops_irq, ops_mmu;
 
 // --- L2 for the operations ---
 

@@ -150,8 +150,12 @@ static bool measure_frame(void)
 {
     static const struct op frame[] = {
         {.name = "nothing", .run = do_nothing},
-        {.name = "nothing-l2", .begin = begin_l2_nothing, .before = before_l2_nothing,
-         .run = run_l2_nothing, .good = good_l2_nothing, .in_l2 = true},
+        {.name = "nothing-l2",
+         .begin = begin_l2_nothing,
+         .before = before_l2_nothing,
+         .run = run_l2_nothing,
+         .good = good_l2_nothing,
+         .in_l2 = true},
     };
     return run_op(&frame[0], &nothing[0]) && run_op(&frame[1], &nothing[1]);
 }
@@ -193,8 +197,11 @@ static bool bench_all(const struct ops *ops)
 int main(void);
 int main(void)
 {
-    static const struct ops *const all[] = {&ops_l1, &ops_exits, &ops_ept, &ops_vmcs};
+    static const struct ops *const all[] = {&ops_l1,   &ops_exits, &ops_ept,
+                                            &ops_vmcs, &ops_irq,   &ops_mmu};
     bool good = true;
+    outb(0x21, 0xff); // no interrupts of the PIC, whose timer may run
+    outb(0xa1, 0xff);
     vmx_begin();
     counting = (cpuid(1, 0).c & BIT(31)) && cpuid(COUNT_LEAF + 2, 0).a == COUNT_SIGNATURE;
     print("bench: counts %s\n", counting ? "yes" : "no");

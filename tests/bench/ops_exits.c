@@ -47,8 +47,8 @@ static void begin_vmcall_full(void)
     vmwrite(IO_BITMAP_A, (u64)bitmaps + PAGE_SIZE);
     vmwrite(IO_BITMAP_B, (u64)bitmaps + 2 * PAGE_SIZE);
     l2_control(PIN_CTLS, PIN_EXTINT | PIN_NMI | PIN_VNMI);
-    l2_control(EXIT_CTLS, EXIT_ACK | EXIT_SAVE_EFER | EXIT_LOAD_EFER | EXIT_SAVE_PAT |
-                              EXIT_LOAD_PAT);
+    l2_control(EXIT_CTLS,
+               EXIT_ACK | EXIT_SAVE_EFER | EXIT_LOAD_EFER | EXIT_SAVE_PAT | EXIT_LOAD_PAT);
     l2_control(ENTRY_CTLS, ENTRY_LOAD_EFER | ENTRY_LOAD_PAT);
     vmwrite(HOST_EFER, rdmsr(0xc0000080));
     vmwrite(GUEST_EFER, rdmsr(0xc0000080));
@@ -64,11 +64,20 @@ static void begin_cpuid(void)
 // Twenty accesses, to fields that hypervisors touch at each exit.
 static void run_cpuid(void)
 {
-    static const u16 reads[] = {QUALIFICATION,  EXIT_INTR_INFO, EXIT_INTR_ERROR,
-                                IDT_VECTORING,  IDT_VECTORING_ERROR, EXIT_LENGTH,
-                                GUEST_CR0,      GUEST_CR3,      GUEST_CR4,
-                                GUEST_CS_AR,    GUEST_RFLAGS,   GUEST_RSP,
-                                GUEST_INTERRUPTIBILITY, PROC_CTLS};
+    static const u16 reads[] = {QUALIFICATION,
+                                EXIT_INTR_INFO,
+                                EXIT_INTR_ERROR,
+                                IDT_VECTORING,
+                                IDT_VECTORING_ERROR,
+                                EXIT_LENGTH,
+                                GUEST_CR0,
+                                GUEST_CR3,
+                                GUEST_CR4,
+                                GUEST_CS_AR,
+                                GUEST_RFLAGS,
+                                GUEST_RSP,
+                                GUEST_INTERRUPTIBILITY,
+                                PROC_CTLS};
     bench_enter();
     read_reason();
     for (u32 i = 0; i < ARRAY_SIZE(reads); i++)
@@ -111,7 +120,9 @@ static bool good_out(void)
 
 static const struct op list[] = {
     {.name = "l2-vmcall", .begin = begin_vmcall, .run = run_vmcall, .good = good_vmcall},
-    {.name = "l2-vmcall-bitmaps", .begin = begin_vmcall_full, .run = run_vmcall,
+    {.name = "l2-vmcall-bitmaps",
+     .begin = begin_vmcall_full,
+     .run = run_vmcall,
      .good = good_vmcall},
     {.name = "l2-cpuid", .begin = begin_cpuid, .run = run_cpuid, .good = good_cpuid},
     {.name = "l2-out", .begin = begin_out, .run = run_out, .good = good_out},

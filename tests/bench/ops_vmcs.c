@@ -103,8 +103,11 @@ static void run_first(void)
 static const struct op list[] = {
     {.name = "vmptrld-and-back", .begin = begin_two, .run = run_and_back, .good = good_and_back},
     {.name = "switch-l2", .begin = begin_two, .run = run_switch, .good = good_switch},
-    {.name = "vmclear-vmptrld-vmlaunch", .begin = begin_two, .before = before_relaunch,
-     .run = run_relaunch, .good = good_vmcall},
+    {.name = "vmclear-vmptrld-vmlaunch",
+     .begin = begin_two,
+     .before = before_relaunch,
+     .run = run_relaunch,
+     .good = good_vmcall},
     {.name = "first-entry", .before = before_first, .run = run_first, .good = good_vmcall},
 };
 const struct ops ops_vmcs = {list, ARRAY_SIZE(list), NULL};

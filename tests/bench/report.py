@@ -1,5 +1,10 @@
 """What the benchmark shows: a table, JSON, a picture."""
 
+import json
+import os
+
+import chart
+
 # Operation, the way that the aim is for, the most ticks that it may take.
 AIMS = {
     "cpuid": ("nestor", 120),
@@ -55,3 +60,14 @@ def table(results):
     for r in rows:
         print("  ".join(c.rjust(w) if i else c.ljust(w)
                         for i, (c, w) in enumerate(zip(r, widths))).rstrip())
+
+
+def save(results, directory):
+    """bench.json ({way: {operation: {what: number}}}) and bench.svg."""
+    paths = [os.path.join(directory, "bench." + ending) for ending in ("json", "svg")]
+    with open(paths[0], "w") as out:
+        json.dump(results, out, indent=1)
+        out.write("\n")
+    with open(paths[1], "w") as out:
+        out.write(chart.draw(results, operations(results)))
+    return paths

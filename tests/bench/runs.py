@@ -43,26 +43,42 @@ def parse(text):
     return results
 
 
-def boot(log, arguments="bench", nestor=NESTOR, model=HASWELL, bochs=(), cut_off=False):
-    """The console of one run, bare if nestor is None; it also goes to the file `log`.
+class Machine:
+    """What the emulator boots: a configuration of one VM with its files {name: path}."""
 
-    With cut_off the emulator's debugger ends the run before the benchmark does.
-    """
-    with tempfile.TemporaryDirectory(prefix="bench.") as place:
-        shutil.copy(BENCH, os.path.join(place, "bench.elf"))
-        config, iso = os.path.join(place, "nestor.cfg"), os.path.join(place, "bench.iso")
-        with open(config, "w") as out:
-            out.write(CONFIGURATION.format(arguments=arguments))
-        bare = ["--bare"] if nestor is None else []
-        kernel = ["--kernel", nestor] if nestor else []
-        subprocess.run([os.path.join(SCRIPTS, "mkiso"), *bare, *kernel, iso, config], check=True)
-        command = [os.path.join(SCRIPTS, "bochs-run"), *bare, "--model", model, "--memory", "256"]
-        command += ["--timeout", str(TIME_LIMIT), *bochs, iso]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=place)
-    text = done.stdout.decode("latin-1").replace("\r", "")
-    with open(log, "w") as out:
-        out.write(text + done.stderr.decode("latin-1"))
-    if done.returncode and not cut_off:
-        parse(text)
-        raise BenchError(f"the run ended with status {done.returncode}, see {log}")
-    return text
+    def __init__(self, config, files, model=HASWELL, memory=256, time_limit=TIME_LIMIT):
+        self.config = config
+        self.files = files
+        self.model = model
+        self.memory = memory
+        self.time_limit = time_limit
+
+    def boot(self, log, nestor=NESTOR, bochs=(), cut_off=False):
+        """The console of one run, bare if nestor is None; it also goes to the file `log`.
+
+        With cut_off the emulator's debugger ends the run before the guest does.
+        """
+        with tempfile.TemporaryDirectory(prefix="bench.") as place:
+            for name, path in self.files.items():
+                shutil.copy(path, os.path.join(place, name))
+            config, iso = os.path.join(place, "nestor.cfg"), os.path.join(place, "bench.iso")
+            with open(config, "w") as out:
+                out.write(self.config)
+            kernel = ["--kernel", nestor] if nestor else ["--bare"]
+            subprocess.run([os.path.join(SCRIPTS, "mkiso"), *kernel, iso, config], check=True)
+            command = [os.path.join(SCRIPTS, "bochs-run"), *([] if nestor else ["--bare"])]
+            command += ["--model", self.model, "--memory", str(self.memory)]
+            command += ["--timeout", str(self.time_limit), *bochs, iso]
+            done = subprocess.run(command, capture_output=True, cwd=place)
+        text = done.stdout.decode("latin-1").replace("\r", "")
+        with open(log, "w") as out:
+            out.write(text + done.stderr.decode("latin-1"))
+        if done.returncode and not cut_off:
+            parse(text)
+            raise BenchError(f"the run ended with status {done.returncode}, see {log}")
+        return text
+
+
+def machine(arguments="bench", model=HASWELL):
+    """The benchmark itself, as L1 of Nestor or bare."""
+    return Machine(CONFIGURATION.format(arguments=arguments), {"bench.elf": BENCH}, model)

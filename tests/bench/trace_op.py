@@ -1,7 +1,7 @@
 """Where the instructions of an operation go: a trace of one repetition, by function.
 
-The benchmark stops the emulator before and after the repetition (xchg %bx, %bx); between the two the
-emulator's debugger prints every instruction.
+The benchmark stops the emulator before and after the repetition (xchg %bx, %bx); between the two
+the emulator's debugger prints every instruction.
 """
 
 import collections
@@ -20,7 +20,8 @@ COMMANDS = "c,trace on,c,trace off"
 def steps(operation, log):
     """(address, instruction) of all that is executed, in order."""
     arguments = f"only={operation} trace={operation}"
-    console = runs.boot(log, arguments, bochs=["--e9", "--debugger", COMMANDS], cut_off=True)
+    debugger = ["--e9", "--debugger", COMMANDS]
+    console = runs.machine(arguments).boot(log, bochs=debugger, cut_off=True)
     found = [(int(m[1], 16), m[2].strip()) for m in map(STEP.match, console.splitlines()) if m]
     if not found:
         raise runs.BenchError(f"no trace: is {operation} the name of an operation? See {log}")
@@ -72,7 +73,8 @@ def report(operation, out):
         for address, insn in found:
             where = "benchmark"
             if address & UPPER_HALF:
-                where = f"{symbols.function(address)}/{symbols.inline(address)} {symbols.place(address)}"
+                where = f"{symbols.function(address)}/{symbols.inline(address)}"
+                where += " " + symbols.place(address)
             text.write(f"{address:016x}  {where:60}  {insn}\n")
     special = collections.Counter(m[1] for m in (VMX.match(insn) for _, insn in ours) if m)
     print(f"{operation}: {len(found)} instructions, {len(ours)} of them in L0")

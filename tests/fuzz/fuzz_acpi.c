@@ -57,13 +57,15 @@ static void look(const struct acpi *a)
 {
     struct acpi_interrupts in;
     struct acpi_fixed fixed;
+    u8 type[2];
     if (acpi_interrupts(a, &in)) {
         if (in.cpus > ACPI_CPUS || in.ioapics > ACPI_IOAPICS || in.overrides > ACPI_OVERRIDES)
             abort();
         for (unsigned irq = 0; irq < 16; irq++)
             acpi_isa_irq(&in, (u8)irq);
     }
-    acpi_fixed(a, &fixed);
+    if (acpi_fixed(a, &fixed))
+        acpi_soft_off(a, &fixed, type);
     for (u32 i = 0; i < 4; i++) {
         const struct acpi_header *h = acpi_find(a, "SSDT", i);
         if (h && !readable(NULL, ptr_phys(h), h->length))

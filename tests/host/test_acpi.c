@@ -134,6 +134,53 @@ static u32 take_integer(const u8 **p)
     return v;
 }
 
+TEST(soft_off_of_the_built_dsdt)
+{
+    struct acpi a = built(1);
+    struct acpi_fixed fixed;
+    u8 type[2] = {9, 9};
+    CHECK(acpi_fixed(&a, &fixed));
+    CHECK_EQ(fixed.pm1a_cnt_port, LAYOUT_PM1A_CNT);
+    CHECK_EQ(fixed.pm1b_cnt_port, 0);
+    CHECK(acpi_soft_off(&a, &fixed, type));
+    CHECK_EQ(type[0], LAYOUT_S5_SLP_TYP);
+    CHECK_EQ(type[1], 0);
+    fixed.dsdt = HPA(0);
+    CHECK(!acpi_soft_off(&a, &fixed, type));
+}
+
+static bool soft_off_of(const u8 *aml, u32 size, u8 type[2])
+{
+    struct acpi a = {.memory = access};
+    struct acpi_fixed fixed = {.dsdt = HPA(0x1000)};
+    struct acpi_header *h = (void *)(memory + 0x1000);
+    reset();
+    memcpy(h->signature, "DSDT", 4);
+    h->length = (u32)sizeof(*h) + size;
+    memcpy(h + 1, aml, size);
+    seal(h);
+    return acpi_soft_off(&a, &fixed, type);
+}
+
+#define SOFT_OFF(type, ...)                                                                        \
+    soft_off_of((const u8[]){__VA_ARGS__}, sizeof((const u8[]){__VA_ARGS__}), type)
+
+TEST(soft_off_in_its_various_forms)
+{
+    u8 t[2];
+    CHECK(SOFT_OFF(t, 8, '_', 'S', '5', '_', 0x12, 0x06, 4, 0, 0, 0, 0) && !t[0] && !t[1]);
+    CHECK(SOFT_OFF(t, 8, '\\', '_', 'S', '5', '_', 0x12, 8, 4, 0x0a, 7, 1, 0, 0));
+    CHECK(t[0] == 7 && t[1] == 1);
+    CHECK(SOFT_OFF(t, 0, 8, '_', 'S', '5', '_', 0x12, 0x4c, 0, 4, 0x0b, 5, 0, 0x0c, 6, 0, 0, 0, 0));
+    CHECK(t[0] == 5 && t[1] == 6);
+    // cut short, no package, too few elements, no such name
+    CHECK(!SOFT_OFF(t, 8, '_', 'S', '5', '_', 0x12, 0xc6));
+    CHECK(!SOFT_OFF(t, 8, '_', 'S', '5', '_', 0x11, 6, 4, 0, 0, 0, 0));
+    CHECK(!SOFT_OFF(t, 8, '_', 'S', '5', '_', 0x12, 3, 1, 0, 0, 0));
+    CHECK(!SOFT_OFF(t, 8, '_', 'S', '4', '_', 0x12, 6, 4, 0, 0, 0, 0));
+    CHECK(SOFT_OFF(t, 8, '_', 'S', '5', '_', 0x12, 6, 4, 0x0c) && !t[1]);
+}
+
 TEST(dsdt_blocks_end_where_their_lengths_say)
 {
     struct acpi a = built(1);

@@ -37,6 +37,38 @@ static void wr(unsigned reg, u8 value)
     outb(&bus, (u16)(P + reg), value);
 }
 
+static unsigned room_calls;
+
+// Takes the chance at once, as the console does.
+static void fill_room(void *ctx)
+{
+    (void)ctx;
+    room_calls++;
+    CHECK(vuart_receive(&uart, 'r'));
+}
+
+TEST(room_is_told_when_the_receiver_is_not_full_any_more)
+{
+    setup();
+    uart.room = fill_room;
+    room_calls = 0;
+    CHECK(vuart_receive(&uart, 'a') && !vuart_receive(&uart, 'b'));
+    CHECK_EQ(rd(5) & 1, 1); // an access that makes no room
+    CHECK_EQ(room_calls, 0);
+    CHECK_EQ(rd(0), 'a');
+    CHECK_EQ(room_calls, 1);
+    CHECK_EQ(rd(0), 'r');
+    CHECK_EQ(room_calls, 2);
+    wr(2, 0x01); // the FIFO comes on empty
+    CHECK_EQ(room_calls, 3);
+    CHECK_EQ(rd(0), 'r');
+    CHECK_EQ(room_calls, 3); // it was not full
+    wr(4, 0x10);
+    CHECK(!vuart_receive(&uart, 'x'));
+    wr(4, 0x00);
+    CHECK_EQ(room_calls, 4);
+}
+
 TEST(transmit)
 {
     setup();

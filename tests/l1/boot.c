@@ -126,9 +126,24 @@ static void test_acpi(void)
     check(facs && !(facs & 63) && !memcmp((void *)facs, "FACS", 4), "FADT points to a FACS");
 }
 
+// What boot code that goes back to real mode may ask of the firmware.
+static void test_bios(void)
+{
+    u64 bda = 0x400;
+    asm("" : "+r"(bda)); // the compiler takes so low an address for a mistake
+    check_eq(read32(bda) & 0xffff, 0x3f8, "BIOS data area: port of COM1");
+    check_eq(run_real(REAL_BIOS_MEMORY).a & 0xffff, 639, "INT 12H: KiB below the EBDA");
+    struct real_result e820 = run_real(REAL_BIOS_E820), unknown = run_real(REAL_BIOS_UNKNOWN);
+    check_eq(e820.a >> 16, 9, "INT 15H, E820: size of the first range in 64K");
+    check_eq(e820.b, 1, "INT 15H, E820: the next range's number");
+    check_eq(unknown.a, 1, "INT 15H, unknown function: CF");
+    check_eq(unknown.b, 0x86, "INT 15H, unknown function: AH");
+}
+
 static const struct test tests[] = {
     {"entry", test_entry},   {"cmdline", test_cmdline}, {"modules", test_modules},
     {"memory", test_memory}, {"ram", test_ram},         {"acpi", test_acpi},
+    {"bios", test_bios},
 };
 
 int main(void);

@@ -1,6 +1,7 @@
 // Random VMX instructions with random and mutated VMCSs, EPTs, MSR lists and bitmaps. The command
 // line says seed=N and count=N; the same seed gives the same operations. What must hold: this
-// program goes on until the end, and each outcome is one that the manual knows.
+// program goes on until the end, and each outcome is one that the manual knows. With trace=N each
+// operation from number N on is announced, to find the one that did harm.
 //
 // What would let L2 spoil L1 itself is kept right: the host-state area, and who may write where.
 
@@ -259,7 +260,12 @@ static void test_random(void)
         select_vmcs(i);
         l2_defaults(codes[i % ARRAY_SIZE(codes)]);
     }
+    u64 trace = arg_u64("trace", count);
     for (u64 i = 0; i < count; i++) {
+        if (i >= trace)
+            print("random: operation %llu, VMCS %u, RIP 0x%llx, seed then 0x%llx\n",
+                  (unsigned long long)i, current, (unsigned long long)vmread(GUEST_RIP),
+                  (unsigned long long)state);
         operation();
         if (i % 10000 == 9999)
             print("random: %llu operations\n", (unsigned long long)i + 1);

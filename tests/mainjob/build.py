@@ -19,6 +19,11 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(TOP, "tests"))
+
+from initramfs import Archive  # noqa: E402
+
 PACKAGES = os.path.join(TOP, "build", "cache", "root", "mainjob")
 OUT = os.path.join(TOP, "build", "mainjob")
 OUTPUTS = ("vmlinuz", "l1.img", "l2.img")
@@ -33,45 +38,6 @@ FIRMWARE = (
     "usr/share/qemu/kvmvapic.bin",
 )
 MODULES = ("irqbypass", "kvm", "kvm-intel")
-
-
-class Archive:
-    """A cpio archive in the `newc` format, collected first and written in sorted order."""
-
-    def __init__(self):
-        self.entries = {"dev/console": (0o020600, b"", (5, 1))}
-
-    def add(self, path, mode, data, device=(0, 0)):
-        parent = os.path.dirname(path)
-        if parent and parent not in self.entries:
-            self.directory(parent)
-        self.entries[path] = (mode, data, device)
-
-    def directory(self, path):
-        self.add(path, 0o040755, b"")
-
-    def link(self, path, target):
-        self.add(path, 0o120777, target.encode())
-
-    def file(self, path, source, mode=0o100644):
-        with open(source, "rb") as content:
-            self.add(path, mode, content.read())
-
-    def program(self, path, source):
-        self.file(path, source, 0o100755)
-
-    def write(self, target):
-        with open(target, "wb") as out:
-            for inode, path in enumerate(sorted(self.entries), 1):
-                out.write(self.record(inode, path, *self.entries[path]))
-            out.write(self.record(0, "TRAILER!!!", 0, b"", (0, 0)))
-
-    @staticmethod
-    def record(inode, path, mode, data, device):
-        name = path.encode() + b"\0"
-        fields = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(name), 0)
-        header = b"070701" + b"".join(b"%08X" % field for field in fields) + name
-        return header + bytes(-len(header) % 4) + data + bytes(-len(data) % 4)
 
 
 def package_file(path):
@@ -159,6 +125,7 @@ def build_l1(target, directory, release, kernel, l2_image):
 
 def up_to_date():
     sources = glob.glob(os.path.join(HERE, "*")) + [os.path.join(PACKAGES, ".recipe")]
+    sources.append(os.path.join(TOP, "tests", "initramfs.py"))
     outputs = [os.path.join(OUT, name) for name in OUTPUTS]
     if not all(os.path.exists(path) for path in sources + outputs):
         return False

@@ -48,10 +48,11 @@ void nested_cr_written(struct vcpu *vcpu, unsigned cr, u64 value)
     SAVE(nv, GUEST_CR0, value);
 }
 
-void nested_efer_written(struct vcpu *vcpu)
+void nested_msr_written(struct vcpu *vcpu)
 {
+    vcpu->host_dirty = true;
     if (vcpu->in_l2)
-        vcpu->nested->current->lma_touched = true;
+        vcpu->nested->current->lma_touched = vcpu->nested->current->msrs_touched = true;
 }
 
 void nested_tsc_offset_changed(struct vcpu *vcpu)

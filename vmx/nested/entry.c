@@ -26,6 +26,8 @@ void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv)
             vmxop_invept(INVEPT_SINGLE, eptp);
             ept02_flushed(&n->ept02, tree);
         }
+    } else {
+        merge_pdptes(vcpu, nv);
     }
     if (UNLIKELY(eptp != nv->vmcs02_eptp)) {
         nv->vmcs02_eptp = eptp;
@@ -71,11 +73,14 @@ static enum vcpu_activity activity_of(u64 state)
 static void set_activity(struct vcpu *vcpu, struct nvmcs *nv)
 {
     u64 state = v12(nv, F(GUEST_ACTIVITY));
+    if (LIKELY(!state))
+        return; // a vCPU that executes VMRESUME is active
     vcpu->activity = vcpu->nested->event_written ? VCPU_ACTIVE : activity_of(state);
+    vcpu_note(vcpu, WORK_EVENTS);
 }
 
 // Checks in the manual's order. True: they passed.
-static bool check(struct vcpu *vcpu, struct nvmcs *nv, struct vmx_result *r)
+static bool check(struct vcpu *vcpu, struct nvmcs *nv, vmx_result_t *r)
 {
     struct entry_env *env = &vcpu->nested->env;
     env->current_vmcs = nv->gpa;
@@ -93,20 +98,19 @@ static bool check(struct vcpu *vcpu, struct nvmcs *nv, struct vmx_result *r)
     log_debug("VM %s: VM entry refused: %s: %s", vcpu->vm->name, check_section(e.row),
               check_text(e.row));
     if (e.outcome == ENTRY_VMFAIL) {
-        v12_save(&nv->v, F(INSTRUCTION_ERROR), e.number);
-        *r = (struct vmx_result){.kind = VMX_FAIL_VALID, .number = e.number};
+        *r = (vmx_result_t)e.number;
     } else {
         leave_failed_entry(vcpu, nv, EXIT_BAD_GUEST_STATE, e.number);
-        *r = (struct vmx_result){.kind = VMX_ELSEWHERE};
+        *r = VMX_DONE;
     }
     return false;
 }
 
-struct vmx_result entry_run(struct vcpu *vcpu, struct nvmcs *nv)
+vmx_result_t entry_run(struct vcpu *vcpu, struct nvmcs *nv)
 {
     struct nested *n = vcpu->nested;
     struct l1_state l1 = {0};
-    struct vmx_result r;
+    vmx_result_t r;
     n->l1_efer = vmread(F(GUEST_EFER));
     if (UNLIKELY(merge_needs_l1_state(nv)))
         l1 = read_l1_state();
@@ -125,12 +129,12 @@ struct vmx_result entry_run(struct vcpu *vcpu, struct nvmcs *nv)
         u32 failed = load_msr_list(vcpu, GPA(v12(nv, F(ENTRY_MSR_LOAD_ADDR))), msrs, MSR_ENTRY_LOAD);
         if (failed) {
             leave_failed_entry(vcpu, nv, EXIT_BAD_MSR_LOAD, failed);
-            return (struct vmx_result){.kind = VMX_ELSEWHERE};
+            return VMX_DONE;
         }
     }
     nv->v.launched = true;
     take_event(vcpu, nv);
     set_activity(vcpu, nv);
     start_timer(vcpu, nv);
-    return (struct vmx_result){.kind = VMX_ELSEWHERE};
+    return VMX_DONE;
 }

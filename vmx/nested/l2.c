@@ -256,10 +256,10 @@ u64 nested_timer_deadline(const struct vcpu *vcpu)
 void nested_arm_timer(struct vcpu *vcpu, u64 now)
 {
     struct nested *n = vcpu->nested;
-    u64 until = MIN(MIN(vcpu->deadline, vcpu->slice_end), n->timer_deadline);
+    u64 until = MIN(vcpu->until, n->timer_deadline);
     u64 ticks = until > now && !n->immediate_exit ? (until - now) >> vmx.timer_shift : 0;
     n->immediate_exit = false;
-    vmwrite(F(PREEMPTION_TIMER), MIN(ticks, 0xffffffffull));
+    vmwrite(F(PREEMPTION_TIMER), ticks);
 }
 
 // --- L2's memory ---

@@ -168,7 +168,8 @@ static void load_host_rare(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_
     vmwrite(F(GUEST_SYSENTER_CS), v12(nv, F(HOST_SYSENTER_CS)));
     vmwrite(F(GUEST_SYSENTER_ESP), v12(nv, F(HOST_SYSENTER_ESP)));
     vmwrite(F(GUEST_SYSENTER_EIP), v12(nv, F(HOST_SYSENTER_EIP)));
-    vmwrite(F(GUEST_PAT), V12_HAS(&nv->v, EXIT_LOAD_PAT) ? v12(nv, F(HOST_PAT)) : l2->pat);
+    vcpu->nested->l1_pat = V12_HAS(&nv->v, EXIT_LOAD_PAT) ? v12(nv, F(HOST_PAT)) : l2->pat;
+    vmwrite(F(GUEST_PAT), vcpu->nested->l1_pat);
     if (vcpu->nested->tsc_offset_01 != vcpu->tsc_offset) {
         vcpu->nested->tsc_offset_01 = vcpu->tsc_offset;
         vmwrite(F(TSC_OFFSET), vcpu->tsc_offset);
@@ -299,7 +300,7 @@ static struct l2_left read_left(struct vcpu *vcpu, struct nvmcs *nv)
         l.efer = vmread(F(GUEST_EFER));
     if (UNLIKELY(!V12_HAS(&nv->v, EXIT_LOAD_PAT))) {
         l.pat = vmread(F(GUEST_PAT));
-        vcpu->host_dirty = true;
+        vcpu->host_dirty |= l.pat != vcpu->nested->l1_pat;
     }
     return l;
 }

@@ -36,6 +36,7 @@ static void write_proc(struct vcpu *vcpu, struct nvmcs *nv)
         proc |= l1 & (CTL_TPR_SHADOW | CTL_CR8_LOAD_EXITING | CTL_CR8_STORE_EXITING);
     else
         proc |= CTL_CR8_LOAD_EXITING | CTL_CR8_STORE_EXITING;
+    nv->dr7_open = !(l1 & CTL_MOV_DR_EXITING) && !V12_HAS(&nv->v, ENTRY_LOAD_DEBUG);
     nv->vmcs02.proc = (u32)limit(WORD_PROC, proc | nv->proc_l1);
     vmwrite(F(PROC_CTRL), nv->vmcs02.proc);
     (void)vcpu;
@@ -129,7 +130,7 @@ static void write_crs(struct nvmcs *nv)
     vmwrite(F(GUEST_CR4), (v12(nv, F(GUEST_CR4)) | vmx.caps.cr4_fixed0) & vmx.caps.cr4_fixed1);
 }
 
-static void write_pdptes(struct vcpu *vcpu, struct nvmcs *nv)
+void merge_pdptes(struct vcpu *vcpu, struct nvmcs *nv)
 {
     u64 cr0 = v12(nv, F(GUEST_CR0)), cr4 = v12(nv, F(GUEST_CR4));
     u64 p[4] = {v12(nv, F(GUEST_PDPTE0)), v12(nv, F(GUEST_PDPTE1)), v12(nv, F(GUEST_PDPTE2)),
@@ -172,13 +173,10 @@ static void write_pat(struct nvmcs *nv, const struct l1_state *l1)
     vmwrite(F(GUEST_PAT), V12_HAS(&nv->v, ENTRY_LOAD_PAT) ? v12(nv, F(GUEST_PAT)) : l1->pat);
 }
 
-static void copy_group(struct nvmcs *nv, enum field_group g)
+static void copy_group(const struct nvmcs *nv, const struct field_list *list)
 {
-    for (unsigned i = 0; i < VF_COUNT; i++) {
-        vmcs_field_t f = field_at(i);
-        if (field_group(f) == g && field_merge(f) == MERGE_COPY)
-            vmwrite_safe(f, v12(nv, f));
-    }
+    for (unsigned i = 0; i < list->count; i++)
+        vmwrite_safe(list->f[i], v12(nv, list->f[i]));
 }
 
 static void write_state(struct nvmcs *nv)
@@ -190,24 +188,35 @@ static void write_state(struct nvmcs *nv)
     // GUEST_ACTIVITY stays active: a halted L2 halts in vcpu->activity.
 }
 
-#define CONTROLS (GROUP(PIN) | GROUP(PROC) | GROUP(PROC2) | GROUP(EXIT) | GROUP(ENTRY))
-#define LOADS_NOT_ALL                                                                              \
-    (!V12_HAS(&nv->v, ENTRY_LOAD_DEBUG) || !V12_HAS(&nv->v, ENTRY_LOAD_PAT) ||                     \
-     !V12_HAS(&nv->v, ENTRY_LOAD_EFER))
-
 // Without both of its "load" and "save" controls, a register that L2 changed has to be given its
 // value at each entry; with them vmcs02 goes on with what L2 left.
 #define KEEPS(name) (V12_HAS(&nv->v, ENTRY_LOAD_##name) && V12_HAS(&nv->v, EXIT_SAVE_##name))
-#define KEEPS_ALL   (KEEPS(DEBUG) && KEEPS(PAT) && KEEPS(EFER))
 
 bool merge_needs_l1_state(const struct nvmcs *nv)
 {
-    return LOADS_NOT_ALL;
+    const u64 all = CTL_ENTRY_LOAD_DEBUG | CTL_ENTRY_LOAD_PAT | CTL_ENTRY_LOAD_EFER;
+    return (v12_controls(&nv->v, WORD_ENTRY) & all) != all;
+}
+
+// What L1 passes on differs from what vmcs02 got the last time, or L2 changed it since.
+static void merge_l1_state(struct nvmcs *nv, const struct l1_state *l1)
+{
+    const struct l1_state *old = &nv->l1_state;
+    bool debug = l1->dr7 != old->dr7 || l1->debugctl != old->debugctl || nv->dr7_open;
+    bool msrs = l1->efer != old->efer || l1->pat != old->pat || nv->msrs_touched;
+    if (debug && !KEEPS(DEBUG))
+        write_debug(nv, l1);
+    if (msrs && !KEEPS(EFER))
+        write_efer(nv, l1);
+    if (msrs && !KEEPS(PAT))
+        write_pat(nv, l1);
+    nv->l1_state = *l1;
+    nv->msrs_touched = false;
 }
 
 bool merge_is_due(const struct nvmcs *nv)
 {
-    return nv->v.unmerged || !KEEPS_ALL;
+    return nv->v.unmerged || !KEEPS(DEBUG) || !KEEPS(PAT) || !KEEPS(EFER);
 }
 
 static void merge_controls(struct vcpu *vcpu, struct nvmcs *nv, u32 groups)
@@ -245,23 +254,23 @@ static void merge_guest(struct vcpu *vcpu, struct nvmcs *nv, u32 groups, const s
     if (groups & GROUP(CRS))
         write_crs(nv);
     if (groups & (GROUP(CRS) | GROUP(CR3) | GROUP(PDPTES) | GROUP(ENTRY)))
-        write_pdptes(vcpu, nv);
+        merge_pdptes(vcpu, nv);
     if (groups & GROUP(CR3))
         vmwrite(F(GUEST_CR3), v12(nv, F(GUEST_CR3)));
     if (groups & GROUP(SEGMENTS))
-        copy_group(nv, GROUP_SEGMENTS);
+        copy_group(nv, &vcpu->nested->copy_segments);
     if (groups & GROUP(TABLES))
-        copy_group(nv, GROUP_TABLES);
+        copy_group(nv, &vcpu->nested->copy_tables);
     if (groups & (GROUP(STATE) | GROUP(PROC2)))
         write_state(nv);
-    if (groups & (GROUP(DEBUG) | GROUP(ENTRY) | GROUP(EXIT)) || !KEEPS(DEBUG))
+    if (groups & (GROUP(DEBUG) | GROUP(ENTRY) | GROUP(EXIT)))
         write_debug(nv, l1);
-    if (groups & (GROUP(MSRS) | GROUP(ENTRY) | GROUP(EXIT) | GROUP(CRS)) || !KEEPS(EFER))
+    if (groups & (GROUP(MSRS) | GROUP(ENTRY) | GROUP(EXIT) | GROUP(CRS))) {
         write_efer(nv, l1);
-    if (groups & (GROUP(MSRS) | GROUP(ENTRY) | GROUP(EXIT)) || !KEEPS(PAT))
         write_pat(nv, l1);
+    }
     if (groups & GROUP(MSRS))
-        copy_group(nv, GROUP_MSRS);
+        copy_group(nv, &vcpu->nested->copy_msrs);
 }
 
 void merge_groups(struct vcpu *vcpu, struct nvmcs *nv, const struct l1_state *l1)
@@ -274,10 +283,12 @@ void merge_groups(struct vcpu *vcpu, struct nvmcs *nv, const struct l1_state *l1
     }
     if (groups & GROUP(RFLAGS))
         vmwrite(F(GUEST_RFLAGS), v12(nv, F(GUEST_RFLAGS)));
-    if (groups & ~(GROUP(RIP) | GROUP(RFLAGS) | GROUP(EVENT)))
+    if (groups & ~(GROUP(RIP) | GROUP(RFLAGS) | GROUP(EVENT) | GROUP(TIMER)))
         merge_controls(vcpu, nv, groups);
-    if (groups & ~(GROUP(RIP) | GROUP(RFLAGS) | GROUP(EVENT)) || !KEEPS_ALL)
+    if (groups & ~(GROUP(RIP) | GROUP(RFLAGS) | GROUP(EVENT) | GROUP(TIMER)))
         merge_guest(vcpu, nv, groups, l1);
+    if (merge_is_due(nv)) // less what is merged by now
+        merge_l1_state(nv, l1);
 }
 
 // The words of an MSR bitmap in which L0 opens anything, by 64 MSRs; see msr_bitmap_init(). The
@@ -290,6 +301,9 @@ static const u16 open_words[] = {0x10 / 64, 0x174 / 64, 0x80 + 0x80 / 64, 0x80 +
 // it while the VMCS is active, and what L0 opens is few words.
 void merge_msr_bitmap(struct vcpu *vcpu, struct nvmcs *nv)
 {
+    if (!nv->l1_msr_bitmap && nv->msrs_closed)
+        return;
+    nv->msrs_closed = !nv->l1_msr_bitmap;
     u64 *to = phys_ptr(nv->msr_bitmap);
     const u64 *l0 = phys_ptr(vcpu->vm->msr_bitmap), *l1 = (const u64 *)nv->l1_msr_bitmap;
     for (unsigned i = 0; i < ARRAY_SIZE(open_words); i++) {

@@ -7,6 +7,7 @@
 //   leave.c   virtual VM exit: vmcs02 to vmcs12, L1's host state
 //   l2.c      exits of L2: who owns them, and L0's own
 //   shadow.c  VMCS shadowing
+//   link.c    VMCS shadowing that L1 uses for L2
 //   pml.c     page-modification logging for L1
 //   vmfunc.c  VM functions of L2
 //   ve.c      EPT violations of L2 as #VE
@@ -22,6 +23,9 @@ static inline bool nested_in_l2(const struct vcpu *vcpu)
 
 // Makes the nested state of a vCPU in its VM's pool. False: no memory.
 bool nested_init(struct vcpu *vcpu);
+
+// Completes vmcs01, which is current and has everything else.
+void nested_init_vmcs01(struct vcpu *vcpu);
 
 // Exits of VMX instructions that L1 executes.
 enum run_result nested_vmcall(struct vcpu *vcpu);
@@ -70,8 +74,8 @@ struct cr_part nested_cr_part(struct vcpu *vcpu, unsigned cr);
 // L0 gave CR0 or CR4 of the running guest a new value.
 void nested_cr_written(struct vcpu *vcpu, unsigned cr, u64 value);
 
-// L0 changed EFER of the running guest.
-void nested_efer_written(struct vcpu *vcpu);
+// L0 changed EFER, PAT, DEBUGCTL or SYSENTER MSRs of the running guest.
+void nested_msr_written(struct vcpu *vcpu);
 
 // Whether values of CR0 and CR4 are possible in VMX operation, if L1 is in it ("Restrictions on VMX
 // Operation").

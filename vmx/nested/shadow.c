@@ -29,6 +29,7 @@ bool shadow_init(struct vcpu *vcpu)
     for (unsigned i = 0; i < SHADOW_COUNT; i++) {
         if (!vcpu->nested->exists[fields[i].f.i])
             continue;
+        vcpu->nested->in_shadow[fields[i].f.i] = true;
         bitmap_put(r, field_encoding(fields[i].f), false);
         if (fields[i].access == RW)
             bitmap_put(w, field_encoding(fields[i].f), false);
@@ -60,27 +61,32 @@ void shadow_show(struct nvmcs *nv)
         show(nv, due);
 }
 
-void shadow_attach(struct vcpu *vcpu, struct nvmcs *nv)
+void shadow_enable(struct vcpu *vcpu)
 {
     if (!vmx.shadowing)
         return;
-    if (nv) {
-        // Everything anew: the VMCS may have been written back and read again.
-        show(nv, (u32)BIT(SHADOW_COUNT) - 1);
-        nv->shadow_due = 0;
-        vmcs_load(&vcpu->vmcs01);
-    }
-    u64 proc2 = vmread(F(PROC2_CTRL)) & ~(u64)CTL_VMCS_SHADOWING;
-    vmwrite(F(PROC2_CTRL), nv ? proc2 | CTL_VMCS_SHADOWING : proc2);
-    vmwrite(F(VMCS_LINK_POINTER), nv ? nv->shadow.hpa.v : ~0ull);
     vmwrite(F(VMREAD_BITMAP), vcpu->nested->vmread_bitmap.v);
     vmwrite(F(VMWRITE_BITMAP), vcpu->nested->vmwrite_bitmap.v);
 }
 
+void shadow_attach(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    if (!vmx.shadowing)
+        return;
+    if (nv && nv->shadow_due) {
+        shadow_show(nv);
+        vmcs_load(&vcpu->vmcs01);
+    }
+    if (!nv != !vcpu->nested->shadow_on) {
+        u64 proc2 = vmread(F(PROC2_CTRL)) & ~(u64)CTL_VMCS_SHADOWING;
+        vmwrite(F(PROC2_CTRL), nv ? proc2 | CTL_VMCS_SHADOWING : proc2);
+        vcpu->nested->shadow_on = nv;
+    }
+    vmwrite(F(VMCS_LINK_POINTER), nv ? nv->shadow.hpa.v : ~0ull);
+}
+
 void shadow_update(struct vcpu *vcpu, struct nvmcs *nv, vmcs_field_t f)
 {
-    if (!nv->shadow.hpa.v)
-        return;
     for (unsigned i = 0; i < SHADOW_COUNT; i++) {
         if (field_same(fields[i].f, f)) {
             show(nv, 1u << i);

@@ -12,16 +12,20 @@ enum shadow_index {
     SHADOW_COUNT
 };
 
-_Static_assert(SHADOW_COUNT <= 32, "nvmcs.shadow_due");
+_Static_assert(SHADOW_COUNT < 32, "nvmcs.shadow_due");
+#define SHADOW_ALL ((1u << SHADOW_COUNT) - 1)
 
 // Bitmaps for VMREAD and VMWRITE. False: no memory.
 bool shadow_init(struct vcpu *vcpu);
 bool shadow_create(struct vcpu *vcpu, struct nvmcs *nv);
 
+// Prepares vmcs01 (current) for shadowing.
+void shadow_enable(struct vcpu *vcpu);
+
 // vmcs01 (current) shows `nv`, or no VMCS, to VMREAD and VMWRITE of L1.
 void shadow_attach(struct vcpu *vcpu, struct nvmcs *nv);
 
-// A VMWRITE that trapped changed `f`: its copy, if there is one, follows. vmcs01 is current.
+// A VMWRITE that trapped changed `f`, one of n->in_shadow: its copy follows. vmcs01 is current.
 void shadow_update(struct vcpu *vcpu, struct nvmcs *nv, vmcs_field_t f);
 
 // Takes over what L1 wrote (`all`: even what only counts together with an event), and shows L1 what

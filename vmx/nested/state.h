@@ -26,11 +26,24 @@
 
 #define VMCS_NONE GPA(~0ull)
 
+#define FIELD_MAP 0x7000 // above the last encoding
+
+// State of L1 that a VM entry without the "load" controls passes on to L2.
+struct l1_state {
+    u64 dr7, debugctl, pat, efer;
+};
+
+// Some fields, for loops over a part of the table.
+struct field_list {
+    unsigned count;
+    vmcs_field_t f[64];
+};
+
 // One VMCS of L1, from VMPTRLD to VMCLEAR. Fills a page of the VM's pool.
 struct nvmcs {
     struct vmcs12 v;
     gpa_t gpa;
-    struct list lru;       // in nested.active
+    struct list lru;       // in nested.active or nested.parked
     struct vmcs vmcs02;
     hpa_t msr_bitmap;      // of vmcs02
     u8 *l1_msr_bitmap;     // L1's pages as vmcs12 names them now, NULL: no such memory or off
@@ -40,6 +53,10 @@ struct nvmcs {
     bool is_shadow;        // L1's indicator of a shadow VMCS
     bool lazy;             // guest state that is not kept up to date is in vmcs02 only
     bool lma_touched;      // L2 wrote EFER since the last exit
+    bool msrs_touched;     // L2 wrote EFER or PAT since the last entry
+    bool dr7_open;         // L2 can change DR7 without an exit
+    bool msrs_closed;      // msr_bitmap lets nothing through
+    struct l1_state l1_state; // of the last entry, where a "load" control is off
     u16 vpid02;
     bool flush_vpid;       // vpid02 before the next entry
     u64 vmcs02_eptp;       // what EPTP of vmcs02 holds
@@ -55,8 +72,11 @@ struct nested {
     bool vmxon;
     gpa_t vmxon_region;
     struct nvmcs *current; // NULL: no current VMCS
+    bool shadow_on;        // vmcs01 has VMCS shadowing in effect
     struct list active;    // nvmcs, most recently current first
-    unsigned count;
+    struct list parked;    // after VMCLEAR: L1's region holds the state, and the next VMPTRLD of it
+                           // finds vmcs02 nearly done
+    unsigned count;        // of both
     u64 timer_deadline;    // TSC at which L1's preemption timer ends; ~0: not armed
     bool event_written;    // vmcs02 holds an event that is not delivered yet
     bool immediate_exit;   // L2 is to be left right after that event
@@ -69,7 +89,13 @@ struct nested {
     struct ept02_cache ept02;
     hpa_t vmread_bitmap, vmwrite_bitmap;
     hpa_t no_page;         // stands in where L1 names memory that it does not have
+    u8 field_map[FIELD_MAP]; // by encoding: index + 1 of a field that L1's processor has, or 0
     bool exists[VF_COUNT]; // fields that L1's processor has
+    struct field_list copy_segments, copy_tables, copy_msrs; // MERGE_COPY fields of these groups
+    struct field_list lazy, lazy_if; // see store_sync_lazy(); the latter only on conditions
+    bool is_lazy[VF_COUNT];
+    bool in_shadow[VF_COUNT]; // the shadow VMCS has a copy
+    u64 l1_pat;            // of L1 as vmcs01 holds it, if host_loaded
 };
 
 // --- store.c ---
@@ -85,9 +111,6 @@ void store_clear(struct vcpu *vcpu, struct nvmcs *nv, bool launch_state_clear);
 // Makes the guest state in vmcs12 complete where part of it is in vmcs02 only.
 void store_sync_lazy(struct vcpu *vcpu, struct nvmcs *nv);
 
-// Whether a field is one that store_sync_lazy() fetches.
-bool store_is_lazy(vmcs_field_t f);
-
 // Whether checks or merge of what L1 changed look at guest state that is in vmcs02 only.
 bool store_is_stale(const struct nvmcs *nv);
 
@@ -96,13 +119,12 @@ bool store_is_stale(const struct nvmcs *nv);
 // One-time contents of a new vmcs02, which is current.
 void merge_init(struct vcpu *vcpu, struct nvmcs *nv);
 
-// State of L1 that a VM entry without the "load" controls passes on to L2.
-struct l1_state {
-    u64 dr7, debugctl, pat, efer;
-};
-
 // Brings the groups that L1 changed into vmcs02, which is current.
 void merge_groups(struct vcpu *vcpu, struct nvmcs *nv, const struct l1_state *l1);
+
+// L2's PDPTEs, if it uses PAE paging. Where L1 has no EPT they are in memory, which L1 may change
+// without a VMWRITE.
+void merge_pdptes(struct vcpu *vcpu, struct nvmcs *nv);
 
 // The sum of L0's, L1's and L2's TSC offsets.
 void merge_tsc(struct vcpu *vcpu, struct nvmcs *nv);
@@ -118,17 +140,17 @@ bool merge_is_due(const struct nvmcs *nv);
 
 // --- entry.c ---
 
-// What a VMX instruction did. One place (insn.c) turns it into RFLAGS, RIP and the error field.
-struct vmx_result {
-    enum { VMX_SUCCEED, VMX_FAIL_INVALID, VMX_FAIL_VALID, VMX_FAULT, VMX_ELSEWHERE } kind;
-    u32 number; // of the error, or the exception's vector
-    u32 error;  // exception's error code
-    u64 address; // of a page fault
+// What a VMX instruction did: one of these, or the VM-instruction error number (above 0) of a VMfail.
+// One place (insn.c) turns it into RFLAGS, RIP and the error field.
+enum {
+    VMX_SUCCEED = 0,
+    VMX_FAIL_INVALID = -1,
+    VMX_DONE = -2, // nothing is left to do: a fault is on its way, L2 is entered, or its entry failed
 };
+typedef int vmx_result_t;
 
-// The virtual VM entry of VMLAUNCH and VMRESUME. VMX_ELSEWHERE: L2 is entered, or the entry failed
-// with a virtual VM exit; RIP is not to be touched.
-struct vmx_result entry_run(struct vcpu *vcpu, struct nvmcs *nv);
+// The virtual VM entry of VMLAUNCH and VMRESUME.
+vmx_result_t entry_run(struct vcpu *vcpu, struct nvmcs *nv);
 
 // Makes EPT02 and the VPID those of vmcs12 now: vmcs02 is current.
 void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv);

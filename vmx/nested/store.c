@@ -7,25 +7,11 @@
 #include "vmx/nested/shadow.h"
 #include "vmx/nested/state.h"
 
-#define ACTIVE_MAX 64
+#define STORE_MAX 64
 #define EPT02_PAGES_SHARE 2 // of 3 parts of the pool
 
-struct nvmcs *store_find(struct vcpu *vcpu, gpa_t region)
-{
-    struct nested *n = vcpu->nested;
-    LIST_FOR(node, &n->active) {
-        struct nvmcs *nv = CONTAINER_OF(node, struct nvmcs, lru);
-        if (nv->gpa.v == region.v) {
-            list_del(node);
-            list_add(&n->active, node);
-            return nv;
-        }
-    }
-    return NULL;
-}
-
 // What is read of vmcs02 only when L1 asks for it: guest state that exits leave alone.
-bool store_is_lazy(vmcs_field_t f)
+static bool belongs_lazy(vmcs_field_t f)
 {
     if (field_type(f) != FIELD_GUEST)
         return false;
@@ -63,7 +49,12 @@ bool store_is_stale(const struct nvmcs *nv)
                                      v12(nv, F(GUEST_ACTIVITY)));
 }
 
-// Fields that the exit controls say are not saved keep L1's value.
+// Fields of which the controls say whether an exit saves them; otherwise they keep L1's value.
+static bool is_conditional(vmcs_field_t f)
+{
+    return field_width(f) == WIDTH_64 || field_same(f, F(GUEST_DR7));
+}
+
 static bool is_saved(const struct nvmcs *nv, vmcs_field_t f)
 {
     if (field_same(f, F(GUEST_DR7)) || field_same(f, F(GUEST_DEBUGCTL)))
@@ -72,27 +63,22 @@ static bool is_saved(const struct nvmcs *nv, vmcs_field_t f)
         return V12_HAS(&nv->v, EXIT_SAVE_PAT);
     if (field_same(f, F(GUEST_EFER)))
         return V12_HAS(&nv->v, EXIT_SAVE_EFER);
-    return !field_same(f, F(GUEST_PERF_GLOBAL_CTRL));
+    return field_group(f) == GROUP_PDPTES && V12_HAS(&nv->v, EPT);
 }
 
 void store_sync_lazy(struct vcpu *vcpu, struct nvmcs *nv)
 {
     struct vmcs *running = vcpu->vmcs;
-    bool pdptes = V12_HAS(&nv->v, EPT);
+    const struct field_list *always = &vcpu->nested->lazy, *some = &vcpu->nested->lazy_if;
     if (!nv->lazy)
         return;
     nv->lazy = false;
     vmcs_load(&nv->vmcs02);
-    for (unsigned i = 0; i < VF_COUNT; i++) {
-        vmcs_field_t f = field_at(i);
-        if (!store_is_lazy(f) || !vcpu->nested->exists[i] || !is_saved(nv, f))
-            continue;
-        if (field_group(f) == GROUP_PDPTES && !pdptes)
-            continue;
-        u64 v;
-        if (vmread_safe(f, &v))
-            v12_save(&nv->v, f, v);
-    }
+    for (unsigned i = 0; i < always->count; i++)
+        nv->v.f[always->f[i].i] = vmread(always->f[i]);
+    for (unsigned i = 0; i < some->count; i++)
+        if (is_saved(nv, some->f[i]))
+            nv->v.f[some->f[i].i] = vmread(some->f[i]);
     vmcs_load(running);
 }
 
@@ -117,31 +103,36 @@ static void release(struct vcpu *vcpu, struct nvmcs *nv)
 
 void store_clear(struct vcpu *vcpu, struct nvmcs *nv, bool launch_state_clear)
 {
-    struct vmcs *running = vcpu->vmcs;
+    struct nested *n = vcpu->nested;
     store_sync_lazy(vcpu, nv);
     if (launch_state_clear)
         nv->v.launched = false;
     write_back(vcpu, nv);
     list_del(&nv->lru);
-    vcpu->nested->count--;
-    if (vcpu->nested->host_loaded == nv)
-        vcpu->nested->host_loaded = NULL;
-    release(vcpu, nv);
-    vmcs_load(running);
+    list_add(&n->parked, &nv->lru);
+    if (n->host_loaded == nv)
+        n->host_loaded = NULL;
 }
 
-// Makes room by writing the least recently used VMCS back, but never the current one.
+// Gives the pages of the least useful VMCS back: a parked one, or an active one that is not current
+// and goes to its region. False: there is none.
 static bool evict(struct vcpu *vcpu)
 {
     struct nested *n = vcpu->nested;
-    for (struct list *node = n->active.prev; node != &n->active; node = node->prev) {
-        struct nvmcs *nv = CONTAINER_OF(node, struct nvmcs, lru);
-        if (nv != n->current) {
-            store_clear(vcpu, nv, false);
-            return true;
-        }
+    if (list_empty(&n->parked)) {
+        struct list *node = n->active.prev;
+        if (node != &n->active && CONTAINER_OF(node, struct nvmcs, lru) == n->current)
+            node = node->prev;
+        if (node == &n->active)
+            return false;
+        store_clear(vcpu, CONTAINER_OF(node, struct nvmcs, lru), false);
     }
-    return false;
+    struct nvmcs *nv = CONTAINER_OF(n->parked.prev, struct nvmcs, lru);
+    list_del(&nv->lru);
+    n->count--;
+    release(vcpu, nv);
+    vmcs_load(vcpu->vmcs);
+    return true;
 }
 
 static struct nvmcs *try_new(struct vcpu *vcpu)
@@ -162,28 +153,83 @@ static struct nvmcs *try_new(struct vcpu *vcpu)
     return nv;
 }
 
-struct nvmcs *store_get(struct vcpu *vcpu, gpa_t gpa)
+static struct nvmcs *new_nvmcs(struct vcpu *vcpu, gpa_t gpa)
 {
-    struct nested *n = vcpu->nested;
-    const struct vmcs12_region *region = guest_ptr(&vcpu->vm->mem, gpa, PAGE_SIZE);
-    if (!region)
-        return NULL;
-    if (n->count >= ACTIVE_MAX)
-        evict(vcpu);
     struct nvmcs *nv;
+    if (vcpu->nested->count >= STORE_MAX)
+        evict(vcpu);
     while (!(nv = try_new(vcpu)))
         if (!evict(vcpu))
             return NULL;
+    vcpu->nested->count++;
     nv->gpa = gpa;
-    v12_from_region(&nv->v, region);
     nv->vpid02 = ++this_cpu()->next_vpid;
-    nv->flush_vpid = true;
     use_vmcs(vcpu, &nv->vmcs02);
     merge_init(vcpu, nv);
     use_vmcs(vcpu, &vcpu->vmcs01);
-    list_add(&n->active, &nv->lru);
-    n->count++;
     return nv;
+}
+
+static struct nvmcs *find(struct list *head, gpa_t region)
+{
+    LIST_FOR(node, head) {
+        struct nvmcs *nv = CONTAINER_OF(node, struct nvmcs, lru);
+        if (nv->gpa.v == region.v)
+            return nv;
+    }
+    return NULL;
+}
+
+static void make_active(struct nested *n, struct nvmcs *nv)
+{
+    list_del(&nv->lru);
+    list_add(&n->active, &nv->lru);
+}
+
+struct nvmcs *store_find(struct vcpu *vcpu, gpa_t region)
+{
+    struct nvmcs *nv = find(&vcpu->nested->active, region);
+    if (nv)
+        make_active(vcpu->nested, nv);
+    return nv;
+}
+
+struct nvmcs *store_get(struct vcpu *vcpu, gpa_t gpa)
+{
+    const struct vmcs12_region *region = guest_ptr(&vcpu->vm->mem, gpa, PAGE_SIZE);
+    if (!region)
+        return NULL;
+    struct nvmcs *nv = find(&vcpu->nested->parked, gpa);
+    if (nv) {
+        v12_update(&nv->v, region);
+        nv->v.unmerged |= GROUP(TSC); // L1's own offset may have changed
+    } else {
+        nv = new_nvmcs(vcpu, gpa);
+        if (!nv)
+            return NULL;
+        v12_from_region(&nv->v, region);
+    }
+    nv->flush_vpid = true;
+    nv->shadow_due = SHADOW_ALL;
+    make_active(vcpu->nested, nv);
+    return nv;
+}
+
+static void list_fields(struct field_list *list, enum field_group g)
+{
+    for (unsigned i = 0; i < VF_COUNT; i++)
+        if (field_group(field_at(i)) == g && field_merge(field_at(i)) == MERGE_COPY)
+            list->f[list->count++] = field_at(i);
+}
+
+static void list_lazy(struct nested *n)
+{
+    for (unsigned i = 0; i < VF_COUNT; i++) {
+        n->is_lazy[i] = n->exists[i] && belongs_lazy(field_at(i));
+        struct field_list *list = is_conditional(field_at(i)) ? &n->lazy_if : &n->lazy;
+        if (n->is_lazy[i] && !field_same(field_at(i), F(GUEST_PERF_GLOBAL_CTRL)))
+            list->f[list->count++] = field_at(i);
+    }
 }
 
 static void invept_now(void *ctx, u64 eptp)
@@ -235,12 +281,25 @@ bool nested_init(struct vcpu *vcpu)
     n->vmxon_region = VMCS_NONE;
     n->timer_deadline = ~0ull;
     list_init(&n->active);
+    list_init(&n->parked);
     for (unsigned i = 0; i < VF_COUNT; i++)
         n->exists[i] = field_exists(field_at(i), &vcpu->vm->caps);
+    for (unsigned i = 0; i < VF_COUNT; i++)
+        if (n->exists[i])
+            n->field_map[field_encoding(field_at(i))] = (u8)(i + 1);
+    list_fields(&n->copy_segments, GROUP_SEGMENTS);
+    list_fields(&n->copy_tables, GROUP_TABLES);
+    list_fields(&n->copy_msrs, GROUP_MSRS);
+    list_lazy(n);
     init_env(vcpu);
     void *no_page = pool_page(&vcpu->vm->pool);
     if (!no_page)
         return false;
     n->no_page = ptr_phys(no_page);
     return init_ept02(vcpu) && shadow_init(vcpu);
+}
+
+void nested_init_vmcs01(struct vcpu *vcpu)
+{
+    shadow_enable(vcpu);
 }

@@ -254,6 +254,38 @@ REAL_ROUTINE big_segment            ; a 4 GiB data segment survives the way back
     xor ax, ax
     mov fs, ax
     ret
+; Calls of the firmware, by its own vectors.
+REAL_ROUTINE bios_memory            ; INT 12H: AX
+    lidt [LOW(bios_idt)]
+    int 0x12
+    mov [LOW_RESULT + 4], eax
+    ret
+REAL_ROUTINE bios_e820              ; the first entry's size and the next one's number
+    lidt [LOW(bios_idt)]
+    mov eax, 0xe820
+    mov edx, 0x534d4150
+    xor ebx, ebx
+    mov ecx, 20
+    mov di, LOW_RESULT - 32
+    int 0x15
+    jc .fail
+    mov [LOW_RESULT + 8], ebx
+    mov eax, [LOW_RESULT - 32 + 8]
+    mov [LOW_RESULT + 4], eax
+.fail:
+    ret
+REAL_ROUTINE bios_unknown           ; CF and AH after a function of INT 15H that nobody has
+    lidt [LOW(bios_idt)]
+    mov ax, 0x1234
+    clc
+    int 0x15
+    setc [LOW_RESULT + 4]
+    mov [LOW_RESULT + 8], ah
+    ret
+align 2
+bios_idt:
+    dw 0x3ff
+    dd 0
 real_image_end:
 
 section .data
@@ -265,6 +297,7 @@ real_offsets:                       ; in the order of enum real_routine (rt.h)
     dw real_limit - real_image, real_vmxon - real_image, real_vmxoff - real_image
     dw real_vmcall - real_image, real_cpuid - real_image, real_software_int - real_image
     dw real_mode_bits - real_image, real_big_segment - real_image
+    dw real_bios_memory - real_image, real_bios_e820 - real_image, real_bios_unknown - real_image
 align 8
 compat_sp:  dq 0
 saved_cr4:  dq 0

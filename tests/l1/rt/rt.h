@@ -185,6 +185,9 @@ enum real_routine {
     REAL_SOFTWARE_INT,
     REAL_MODE_BITS,
     REAL_BIG_SEGMENT,
+    REAL_BIOS_MEMORY,
+    REAL_BIOS_E820,
+    REAL_BIOS_UNKNOWN,
 };
 struct real_result run_real(enum real_routine routine);
 

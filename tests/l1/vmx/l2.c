@@ -114,9 +114,10 @@ static void guest_segment(u32 i, u16 selector, u64 base, u32 limit, u32 ar)
 
 static void default_guest(void)
 {
-    static const u16 zero[] = {GUEST_INTERRUPTIBILITY, GUEST_ACTIVITY,     GUEST_SMBASE,
-                               GUEST_SYSENTER_CS,      GUEST_SYSENTER_ESP, GUEST_SYSENTER_EIP,
-                               GUEST_PENDING_DEBUG,    GUEST_DEBUGCTL};
+    // Not SMBASE: nothing here depends on it, and not every L0 has the field.
+    static const u16 zero[] = {GUEST_INTERRUPTIBILITY, GUEST_ACTIVITY,     GUEST_SYSENTER_CS,
+                               GUEST_SYSENTER_ESP,     GUEST_SYSENTER_EIP, GUEST_PENDING_DEBUG,
+                               GUEST_DEBUGCTL};
     for (u32 i = 0; i < ARRAY_SIZE(zero); i++)
         vmwrite(zero[i], 0);
     for (u32 i = 0; i < 6; i++)

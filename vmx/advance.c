@@ -1,0 +1,19 @@
+// The end of an instruction that L0 executed for a guest, where more than RIP changes.
+
+#include "vmx/event.h"
+
+#define PENDING_DEBUG_BS BIT(14)
+#define INSN_BYTES       15
+#define CS_AR_L          BIT(13)
+
+void vcpu_advance_rare(struct vcpu *vcpu, u64 rip, u64 blocking, u64 rflags)
+{
+    if (rip - 4 * GIB < INSN_BYTES && !(vmread(F(GUEST_CS_AR)) & CS_AR_L))
+        vmwrite(F(GUEST_RIP), (u32)rip);
+    if (blocking & (BLOCKING_STI | BLOCKING_MOV_SS)) {
+        vmwrite(F(GUEST_INTERRUPTIBILITY), blocking & ~(BLOCKING_STI | BLOCKING_MOV_SS));
+        vcpu_note(vcpu, WORK_EVENTS);
+    }
+    if (rflags & RFLAGS_TF)
+        vmwrite(F(GUEST_PENDING_DEBUG), vmread(F(GUEST_PENDING_DEBUG)) | PENDING_DEBUG_BS);
+}
