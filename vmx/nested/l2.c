@@ -264,7 +264,9 @@ void nested_arm_timer(struct vcpu *vcpu, u64 now)
 
 // --- L2's memory ---
 
-bool nested_l2_translate(struct vcpu *vcpu, ngpa_t ngpa, gpa_t *gpa)
+// L1's address for one of L2, where EPT12 lets L0 make the access in L2's place; with L1's flags and
+// log as if L2 made it.
+static bool translate(struct vcpu *vcpu, ngpa_t ngpa, u64 kind, gpa_t *gpa)
 {
     struct nested *n = vcpu->nested;
     struct nvmcs *nv = n->current;
@@ -274,17 +276,24 @@ bool nested_l2_translate(struct vcpu *vcpu, ngpa_t ngpa, gpa_t *gpa)
     }
     const struct ept12 *l1 = &n->ept02.ept12;
     u64 eptp = v12(nv, F(EPTP));
+    struct walk_access access = {.kind = kind, .pml_full = pml_full(nv)};
     struct walk w;
-    ept12_walk(l1, eptp, walk_from_root(l1, eptp), ngpa, (struct walk_access){.kind = EPT_R}, &w);
+    ept12_walk(l1, eptp, walk_from_root(l1, eptp), ngpa, access, &w);
+    if (w.dirtied)
+        pml_log(vcpu, nv, ngpa);
     *gpa = w.gpa;
     return w.result == WALK_OK;
+}
+
+bool nested_l2_translate(struct vcpu *vcpu, ngpa_t ngpa, gpa_t *gpa)
+{
+    return translate(vcpu, ngpa, EPT_R, gpa);
 }
 
 void *nested_l2_page(struct vcpu *vcpu, ngpa_t page, bool write)
 {
     gpa_t gpa;
-    (void)write;
-    if (!nested_l2_translate(vcpu, page, &gpa))
+    if (!translate(vcpu, page, write ? EPT_R | EPT_W : EPT_R, &gpa))
         return NULL;
     return guest_ptr(&vcpu->vm->mem, gpa, PAGE_SIZE);
 }
