@@ -238,6 +238,7 @@ CASES = (
     + BAD_INPUT
     + ROBUST
     + TYPED
+    + [Command("bench", timeout=300, command=["scripts/bench", "--repeat"])]
     + [Command("xen", timeout=900, command=["tests/xen/run"])]
     + [main_job("main-job-shadow-on-ept", "--mmu", "shadow-on-ept")]
 )
