@@ -226,6 +226,46 @@ TYPED = [
     ),
 ]
 
+# What an L2 of Nestor on Nestor checks: all of `nested` but for groups that take too long there or
+# have a known defect of the emulator among their checks.
+NESTED_ON_NESTOR = (
+    "round-trip,host-state,enables,io,msr-bitmaps,exceptions,page-faults,triple-fault,injection,"
+    "vectoring,external,interrupt-window,preemption-timer,tsc,activity,nmi,entry-controls,"
+    "entry-host,entry-guest,link-pointer,entry-order,msr-lists,ept-translation,ept-permissions,"
+    "ept-accessed-dirty,ept-vectoring,invept,cr-masks,cr0-writes,cr4-writes,cr3-targets,"
+    "compatibility,paged-32bit,pae,unpaged,real-mode,pat,efer,debug-controls,pending-debug,"
+    "tpr-shadow,apic-access,monitor-trap,pause-loop"
+)
+
+
+def on_two_nestors(program, arguments):
+    """A test kernel as the VM of a Nestor that is itself the VM of a Nestor."""
+    return Boot(
+        f"nestor-on-nestor-{program}",
+        timeout=300,
+        config="[vm outer]\nkind = multiboot\nkernel = nestor.elf\nmodule = inner.cfg\n"
+        "module = k.elf\nmemory = 384M\n",
+        files={
+            "nestor.elf": "build/nestor.elf",
+            "k.elf": l1(f"{program}.elf"),
+            "inner.cfg": vm(arguments).encode(),
+        },
+        expect=[
+            r"VM outer: ",
+            r"booted by Nestor",
+            rf"^{program}: [1-9]\d* checks passed, 0 failed",
+            r"VM outer powered off",
+        ],
+        forbid=["panic", "stopped"],
+    )
+
+
+NESTOR_ON_NESTOR = [
+    on_two_nestors("boot", "only=entry,acpi,ram,bios"),
+    on_two_nestors("nested", f"nestor only={NESTED_ON_NESTOR}"),
+]
+
+
 def main_job(name, *options):
     return Command(
         name, timeout=1200, alone="main-job", command=["scripts/run-main-job", *options]
@@ -240,6 +280,8 @@ CASES = (
     + BAD_INPUT
     + ROBUST
     + TYPED
+    + NESTOR_ON_NESTOR
+    + [Command("bench", timeout=300, command=["scripts/bench", "--repeat"])]
     + [Command("xen", timeout=900, command=["tests/xen/run"])]
     + [main_job("main-job-shadow-on-ept", "--mmu", "shadow-on-ept")]
 )

@@ -31,28 +31,39 @@ memory = 768M
 
 
 def find_kernel():
+    """Debian's kernel; fetches the packages first if need be."""
+    subprocess.run([os.path.join(runs.SCRIPTS, "fetch-debs"), "mainjob"], check=True)
     found = glob.glob(mainjob.package_file("boot") + "/vmlinuz-*")
     if len(found) != 1:
         raise runs.BenchError(f"{len(found)} kernels among the packages: run scripts/fetch-debs")
     return found[0]
 
 
-def build_image(target, release):
-    """The initramfs: what the main job's L1 has, with the benchmark in place of Linux as guest."""
+def base_archive(init):
+    """busybox, with the script `init` as PID 1."""
     archive = mainjob.Archive()
     for directory in ("dev", "proc", "sys", "tmp"):
         archive.directory(directory)
     archive.program("bin/busybox", mainjob.package_file("bin/busybox"))
     archive.link("bin/sh", "busybox")
-    archive.program("init", os.path.join(HERE, "kvm-init"))
-    mainjob.add_modules(archive, release)
+    archive.program("init", os.path.join(HERE, "linux", init))
+    return archive
+
+
+def qemu_archive(init, kernel):
+    """The same with KVM and QEMU for a guest: what the main job's L1 has."""
+    archive = base_archive(init)
+    mainjob.add_modules(archive, os.path.basename(kernel).partition("-")[2])
     archive.program(mainjob.QEMU, mainjob.package_file(mainjob.QEMU))
     archive.link(mainjob.LOADER, "/lib/x86_64-linux-gnu/" + os.path.basename(mainjob.LOADER))
     for library in mainjob.libraries(mainjob.QEMU):
         archive.program(library, mainjob.package_file(library))
     for path in (*mainjob.FIRMWARE, MULTIBOOT_ROM):
         archive.file(path, mainjob.package_file(path))
-    archive.file("bench.elf", BENCH32)
+    return archive
+
+
+def write_compressed(archive, target):
     archive.write(target + ".cpio")
     subprocess.run(["lz4", "-l", "-9", "-q", "-f", target + ".cpio", target], check=True)
     os.unlink(target + ".cpio")
@@ -60,11 +71,12 @@ def build_image(target, release):
 
 def run(arguments, log):
     """{way: results} of the two runs, with VMCS shadowing in KVM and without."""
-    subprocess.run([os.path.join(runs.SCRIPTS, "fetch-debs"), "mainjob"], check=True)
     kernel = find_kernel()
     with tempfile.TemporaryDirectory(prefix="bench-kvm.") as place:
         image = os.path.join(place, "kvm.img")
-        build_image(image, os.path.basename(kernel).partition("-")[2])
+        archive = qemu_archive("kvm-init", kernel)
+        archive.file("bench.elf", BENCH32)
+        write_compressed(archive, image)
         config = CONFIGURATION.format(parameters=PARAMETERS, arguments=arguments)
         machine = runs.Machine(config, {"vmlinuz": kernel, "kvm.img": image}, memory=1024,
                                time_limit=TIME_LIMIT)

@@ -2,7 +2,7 @@
 
 #include "tests/bench/bench.h"
 
-enum { SAMPLES = 11, SAMPLES_MAX = 32, WARM_UP = 3 };
+enum { SAMPLES = 31, SAMPLES_MAX = SAMPLES, WARM_UP = 3 };
 
 // CPUID leaves of a Nestor that counts: see vmx/count.h.
 enum { COUNT_LEAF = 0x400000f0, COUNT_SIGNATURE = 0x4e54u };

@@ -108,6 +108,10 @@ static const struct op list[] = {
      .before = before_relaunch,
      .run = run_relaunch,
      .good = good_vmcall},
-    {.name = "first-entry", .before = before_first, .run = run_first, .good = good_vmcall},
+    {.name = "first-entry",
+     .before = before_first,
+     .run = run_first,
+     .good = good_vmcall,
+     .samples = 11},
 };
 const struct ops ops_vmcs = {list, ARRAY_SIZE(list), NULL};

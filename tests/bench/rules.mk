@@ -13,6 +13,9 @@ $(L1_OUT)/bench-mb1-64.elf: $(L1_OUT)/entry-mb1.o $(L1_RT_OBJS) $(BENCH_OBJS) te
 $(L1_OUT)/bench-mb1.elf: $(L1_OUT)/bench-mb1-64.elf
 	@objcopy -O elf32-i386 $< $@
 
+# For the test that runs it.
+l1: $(L1_OUT)/bench.elf
+
 -include $(wildcard $(L1_OUT)/tests/bench/*.d)
 
 .PHONY: bench-build

@@ -1,0 +1,152 @@
+/*
+ * What ordinary programs do, timed with the TSC: the same program at every level. Prints
+ *
+ *     work LEVEL NAME ticks N
+ *
+ * where N is for one of what NAME says, but for boot: all until this program starts.
+ */
+#include <cpuid.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+enum { PROCESSES = 100, PAGES = 4096, PAGE = 4096, PINGS = 1000, SLEEPS = 50, CPUIDS = 200 };
+#define SPINS 10000000u /* of two instructions */
+#define PERIOD_NS 4000000 /* of the kernel's timer: 250 Hz */
+
+static const char *level;
+
+static void wrong(const char *what)
+{
+    printf("work %s %s wrong\n", level, what);
+    exit(1);
+}
+
+static void show(const char *name, uint64_t ticks)
+{
+    printf("work %s %s ticks %llu\n", level, name, (unsigned long long)ticks);
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* The time since the kernel's clock began, in ticks. */
+static void boot(void)
+{
+    uint64_t up = now_ns(), tsc = __rdtsc(), ns, ticks;
+    do
+        ns = now_ns() - up;
+    while (ns < 50000000);
+    ticks = __rdtsc() - tsc;
+    show("boot", (uint64_t)((double)up * (double)ticks / (double)ns));
+}
+
+static void fork_exec(void)
+{
+    uint64_t start = __rdtsc();
+    for (int i = 0; i < PROCESSES; i++) {
+        int status = -1;
+        pid_t pid = fork();
+        if (pid == 0) {
+            execl("/proc/self/exe", "work", "exit", (char *)NULL);
+            _exit(255);
+        }
+        if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) ||
+            WEXITSTATUS(status) != 7)
+            wrong("fork-exec");
+    }
+    show("fork-exec", (__rdtsc() - start) / PROCESSES);
+}
+
+static void touch(void)
+{
+    uint64_t start = __rdtsc();
+    char *area = mmap(NULL, (size_t)PAGES * PAGE, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (area == MAP_FAILED)
+        wrong("touch");
+    for (int i = 0; i < PAGES; i++)
+        area[(size_t)i * PAGE] = 1;
+    munmap(area, (size_t)PAGES * PAGE);
+    show("touch-page", (__rdtsc() - start) / PAGES);
+}
+
+static void ping_pong(void)
+{
+    int there[2], back[2];
+    char byte = 1;
+    if (pipe(there) || pipe(back))
+        wrong("ping-pong");
+    pid_t pid = fork();
+    if (pid == 0) {
+        while (read(there[0], &byte, 1) == 1 && byte)
+            if (write(back[1], &byte, 1) != 1)
+                _exit(1);
+        _exit(0);
+    }
+    uint64_t start = __rdtsc();
+    for (int i = 0; i < PINGS; i++)
+        if (write(there[1], &byte, 1) != 1 || read(back[0], &byte, 1) != 1)
+            wrong("ping-pong");
+    show("ping-pong", (__rdtsc() - start) / PINGS);
+    byte = 0;
+    if (write(there[1], &byte, 1) != 1 || waitpid(pid, NULL, 0) != pid)
+        wrong("ping-pong");
+}
+
+static void naps(void)
+{
+    const struct timespec nap = {0, 1000000};
+    uint64_t start = __rdtsc();
+    for (int i = 0; i < SLEEPS; i++)
+        nanosleep(&nap, NULL);
+    show("nanosleep-1ms", (__rdtsc() - start) / SLEEPS);
+}
+
+static void cpuids(void)
+{
+    unsigned a, b, c, d;
+    uint64_t start = __rdtsc();
+    for (int i = 0; i < CPUIDS; i++)
+        __cpuid(0, a, b, c, d);
+    show("cpuid", (__rdtsc() - start) / CPUIDS);
+}
+
+/* What is not this loop is the kernel's timer, and what the levels below make of it. */
+static void spin(void)
+{
+    uint64_t ns = now_ns(), start = __rdtsc(), ticks;
+    unsigned n = SPINS;
+    __asm__ volatile("1: dec %0; jnz 1b" : "+r"(n));
+    ticks = __rdtsc() - start;
+    ns = now_ns() - ns;
+    if (ticks < 2ull * SPINS || ns < PERIOD_NS)
+        wrong("timer-tick");
+    show("timer-tick", (ticks - 2ull * SPINS) / (ns / PERIOD_NS));
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && !strcmp(argv[1], "exit"))
+        return 7;
+    level = argc > 1 ? argv[1] : "?";
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    boot();
+    fork_exec();
+    touch();
+    ping_pong();
+    naps();
+    cpuids();
+    spin();
+    return 0;
+}

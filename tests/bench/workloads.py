@@ -1,0 +1,88 @@
+"""Whole workloads (linux/work.c) in Linux as L1 and in Linux as L2 on its KVM, on Nestor or KVM as L0."""
+
+import os
+import re
+import subprocess
+import tempfile
+
+import kvm
+import runs
+
+TIME_LIMIT = 1200
+
+CONFIGURATION = """\
+[vm linux]
+kind = linux
+kernel = vmlinuz
+initrd = image
+cmdline = {parameters} level={level} ept={ept}
+memory = 768M
+"""
+
+LINE = re.compile(r"^work (L\d) (\S+) ticks (\d+)", re.M)
+
+
+def add_next(archive, kernel, image):
+    archive.file("next/vmlinuz", kernel)
+    archive.file("next/next.img", image)
+
+
+def build_images(place, kernel):
+    """Paths of the images for L1 and for Linux as L0."""
+    work = os.path.join(place, "work")
+    flags = ["-std=gnu11", "-O2", "-static", "-s", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["gcc", *flags, os.path.join(kvm.HERE, "linux", "work.c"), "-o", work], check=True)
+    guest, l1, l0 = (os.path.join(place, name) for name in ("l2", "l1", "l0"))
+    archive = kvm.base_archive("work-init")
+    archive.program("bin/work", work)
+    archive.write(guest)
+    archive = kvm.qemu_archive("work-init", kernel)
+    archive.program("bin/work", work)
+    add_next(archive, kernel, guest)
+    kvm.write_compressed(archive, l1)
+    archive = kvm.qemu_archive("work-init", kernel)
+    add_next(archive, kernel, l1)
+    kvm.write_compressed(archive, l0)
+    return l1, l0
+
+
+def run_one(kernel, image, level, ept, nestor, log):
+    """{(level, workload): ticks} of one boot."""
+    config = CONFIGURATION.format(parameters=kvm.PARAMETERS, level=level, ept=ept)
+    machine = runs.Machine(config, {"vmlinuz": kernel, "image": image},
+                           memory=1280 if nestor else 768, time_limit=TIME_LIMIT)
+    if level == "below":
+        machine.memory = 1536
+    console = machine.boot(log, nestor, [] if nestor else ["--ignore-bad-msrs"])
+    results = {(where, name): int(n) for where, name, n in LINE.findall(console)}
+    if not any(where == "L2" for where, _ in results):
+        raise runs.BenchError(f"no figures of L2, see {log}")
+    return results
+
+
+def run(out, mmus, below):
+    """{"nestor, EPT on EPT": results, ...} for the MMU designs and the kinds of L0 asked for."""
+    kernel = kvm.find_kernel()
+    results = {}
+    with tempfile.TemporaryDirectory(prefix="bench-work.") as place:
+        l1, l0 = build_images(place, kernel)
+        for mmu in mmus:
+            ept = int(mmu == "ept")
+            for who in below:
+                name = f"{who}-{mmu}"
+                log = os.path.join(out, f"work-{name}.log")
+                image, level, nestor = ((l1, "L1", runs.NESTOR) if who == "nestor"
+                                        else (l0, "below", None))
+                results[name] = run_one(kernel, image, level, ept, nestor, log)
+    return results
+
+
+def show(results):
+    """A table: for each run the ticks in L1 and in L2, their ratio and their difference."""
+    print(f"{'workload':<16} {'L0, MMU':<18} {'L1':>12} {'L2':>12} {'L2:L1':>7} {'L2-L1':>12}")
+    names = dict.fromkeys(name for numbers in results.values() for _, name in numbers)
+    for name in names:
+        for run_name, numbers in results.items():
+            l1, l2 = numbers.get(("L1", name)), numbers.get(("L2", name))
+            if l1 and l2:
+                print(f"{name:<16} {run_name:<18} {l1:12,} {l2:12,} {l2 / l1:7.3f} {l2 - l1:12,}")
