@@ -37,8 +37,8 @@ static inline void vcpu_inject_ud(struct vcpu *vcpu)
 // The same with the address of a page fault, which is in CR2 when the guest gets it.
 void vcpu_inject_fault(struct vcpu *vcpu, const struct guest_fault *fault);
 
-// The instruction of an exit with "NMI unblocking due to IRET" in its qualification runs again: NMIs
-// are blocked until then.
+// The instruction of an exit with "NMI unblocking due to IRET" in its qualification runs again:
+// NMIs are blocked until then.
 void vcpu_redo_iret(u64 qualification);
 
 // After an exit that may have interrupted the delivery of an event: that event waits again.

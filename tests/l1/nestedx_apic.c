@@ -131,10 +131,12 @@ void test_apic_page(void)
         {"read of the ID", 0x20, true, 0, R_APIC_ACCESS, 0x20},
         {"write of the ID", 0x20, false, 0, R_APIC_ACCESS, 0x1020},
         {"registers: read of the ID", 0x20, true, PROC2_APIC_REGS, R_VMCALL, 0},
-        {"registers: read of the current count", 0x390, true, PROC2_APIC_REGS, R_APIC_ACCESS, 0x390},
+        {"registers: read of the current count", 0x390, true, PROC2_APIC_REGS, R_APIC_ACCESS,
+         0x390},
         {"registers: write of the ID", 0x20, false, PROC2_APIC_REGS, R_APIC_WRITE, 0x20},
         {"registers: write of the ICR", 0x300, false, PROC2_APIC_REGS, R_APIC_WRITE, 0x300},
-        {"registers: write of the initial count", 0x380, false, PROC2_APIC_REGS, R_APIC_WRITE, 0x380},
+        {"registers: write of the initial count", 0x380, false, PROC2_APIC_REGS, R_APIC_WRITE,
+         0x380},
         {"registers: write of the version", 0x30, false, PROC2_APIC_REGS, R_APIC_ACCESS, 0x1030},
     };
     for (u32 i = 0; i < ARRAY_SIZE(rows); i++) {

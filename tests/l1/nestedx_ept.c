@@ -181,7 +181,8 @@ void test_vmfunc(void)
         u64 eptp;
     } bad[] = {
         {"zero", 0}, {"memory type 1", 1 | 3 << 3}, {"three levels", 6 | 2 << 3},
-        {"a reserved bit", 6 | 3 << 3 | BIT(8)}, {"an address beyond the width", 6 | 3 << 3 | BIT(51)},
+        {"a reserved bit", 6 | 3 << 3 | BIT(8)},
+        {"an address beyond the width", 6 | 3 << 3 | BIT(51)},
     };
     for (u32 i = 0; i < ARRAY_SIZE(bad); i++) {
         list[7] = bad[i].eptp;

@@ -264,8 +264,8 @@ void nested_arm_timer(struct vcpu *vcpu, u64 now)
 
 // --- L2's memory ---
 
-// L1's address for one of L2, where EPT12 lets L0 make the access in L2's place; with L1's flags and
-// log as if L2 made it.
+// L1's address for one of L2, where EPT12 lets L0 make the access in L2's place; with L1's flags
+// and log as if L2 made it.
 static bool translate(struct vcpu *vcpu, ngpa_t ngpa, u64 kind, gpa_t *gpa)
 {
     struct nested *n = vcpu->nested;

@@ -1,6 +1,6 @@
-// Page-modification logging for L1. SDM volume 3, "Page-Modification Logging". EPT02 maps a page for
-// writing only after EPT12's dirty flag is set, and the fault in which L0 sets it is where the page
-// goes into L1's log; vmcs02 runs without the processor's own logging.
+// Page-modification logging for L1. SDM volume 3, "Page-Modification Logging". EPT02 maps a page
+// for writing only after EPT12's dirty flag is set, and the fault in which L0 sets it is where the
+// page goes into L1's log; vmcs02 runs without the processor's own logging.
 
 #include "vmx/nested/state.h"
 

@@ -1,5 +1,5 @@
-// APIC virtualization for L2. SDM volume 3, chapter "APIC Virtualization and Virtual Interrupts". The
-// processor does it on L1's own virtual-APIC page; posted interrupts are L0's, because the
+// APIC virtualization for L2. SDM volume 3, chapter "APIC Virtualization and Virtual Interrupts".
+// The processor does it on L1's own virtual-APIC page; posted interrupts are L0's, because the
 // notification is an interrupt of L1's virtual local APIC.
 
 #include "drivers/cpu.h"
