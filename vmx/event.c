@@ -1,6 +1,7 @@
 #include "vmx/event.h"
 
 #include "libc/x86.h"
+#include "vmx/nested/nested.h"
 
 #define DELIVERY_ERROR_SELECTOR_IDT 2
 
@@ -31,12 +32,22 @@ static bool becomes_double_fault(u32 first, u8 second)
     return contributory((u8)INFO_VECTOR(first)) && contributory(second);
 }
 
+void vcpu_triple_fault(struct vcpu *vcpu)
+{
+    if (!nested_in_l2(vcpu)) {
+        vcpu_fail(vcpu, "triple fault");
+        return;
+    }
+    vcpu->event = (struct pending_event){.triple_fault = true};
+    vcpu_note(vcpu, WORK_EVENTS);
+}
+
 void vcpu_inject(struct vcpu *vcpu, u8 vector, bool has_error, u32 error)
 {
     u32 first = vcpu->event.info;
     if (first & INFO_VALID && has_vector(first, VEC_DF) &&
         (contributory(vector) || vector == VEC_PF)) {
-        vcpu_fail(vcpu, "triple fault: exception %u while delivering a double fault", vector);
+        vcpu_triple_fault(vcpu);
         return;
     }
     if (first & INFO_VALID && becomes_double_fault(first, vector))

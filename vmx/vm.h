@@ -70,6 +70,7 @@ struct pending_event {
     u32 info; // bit 31: valid
     u32 error;
     u32 length;
+    bool triple_fault; // instead of an event
     bool raised; // by L0 on behalf of an instruction, so that L1 may want to see L2's
     u64 address; // of a page fault that L0 raised
 };

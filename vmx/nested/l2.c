@@ -181,6 +181,11 @@ bool nested_deliver_events(struct vcpu *vcpu)
     bool nmi = vlapic_events(vcpu->lapic) & VLAPIC_NMI;
     bool interrupt = vcpu_interrupt_pending(vcpu);
     bool timer = rdtsc() >= n->timer_deadline;
+    if (UNLIKELY(vcpu->event.triple_fault)) {
+        vcpu->event.triple_fault = false;
+        leave_synthetic(vcpu, EXIT_TRIPLE_FAULT, 0);
+        return vcpu_deliver_events(vcpu);
+    }
     if (exit_for_exception(vcpu, nv))
         return vcpu_deliver_events(vcpu);
     if (delivering(vcpu)) {
