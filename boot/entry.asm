@@ -94,17 +94,25 @@ no_long_mode:
 say:    mov     dx, 0x3fb
         mov     al, 3           ; 8 data bits
         out     dx, al
-        mov     dx, 0x3f8
 .next:  lodsb
         test    al, al
         jz      .stop
+        mov     ah, al
+        mov     dx, 0x3fd
+        mov     ecx, 100000     ; there may be no serial port
+.wait:  in      al, dx
+        test    al, 0x20
+        loopz   .wait
+        mov     al, ah
+        mov     dx, 0x3f8
         out     dx, al
         out     0xe9, al
         jmp     .next
 .stop:  mov     dx, 0x3fd
+        mov     ecx, 100000
 .drain: in      al, dx
         test    al, 0x40
-        jz      .drain
+        loopz   .drain
         in      al, 0xe9
         cmp     al, 0xe9
         jne     .halt

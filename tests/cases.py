@@ -118,6 +118,7 @@ BAD_INPUT = [
         status=98,
         model=LYNNFIELD,
     ),
+    refused("no-long-mode", vm(), ["no 64-bit mode"], status=98, model="atom_n270"),
     refused("no-ept", vm(), ["VMX lacks what Nestor needs: "], status=98, model=PENRYN),
     refused(  # packed as if it were a guest, Nestor gets no module
         "no-module",

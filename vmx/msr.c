@@ -339,7 +339,7 @@ static bool read_vmx_cap(struct vcpu *vcpu, u32 msr, u64 *v)
 {
     bool exists;
     *v = vmx_caps_msr(&vcpu->vm->caps, msr, &exists);
-    return exists;
+    return exists && !vcpu->vm->hide_vmx;
 }
 
 // Sorted by number.

@@ -48,6 +48,7 @@ struct vm {
     struct cpuid_table cpuid;
     struct vmx_caps caps;  // what L1 sees
     unsigned phys_bits;
+    bool hide_vmx, lock_vmx; // its processor has no VMX; its firmware locked VMX off
 
     struct machine machine;
     struct spinlock device_lock; // machine, but for a vCPU's own local APIC
