@@ -213,6 +213,21 @@ ROBUST = [
     ],
 ]
 
+# Nestor as the guest, so that "firmware" can lock VMX off.
+VMX_TAKEN_AWAY = [
+    Boot(
+        f"vmx-{state}",
+        config=vm("x", extra=f"vmx = {state}\n"),
+        files={"k.elf": "build/nestor.elf"},
+        expect=[message, r"end: no-vmx 0"],
+        forbid=["panic"],
+    )
+    for state, message in (
+        ("locked", r"VMX \(VT-x\) is locked off by the firmware: enable"),
+        ("off", r"this processor has no VMX"),
+    )
+]
+
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 TYPED = [
@@ -277,6 +292,7 @@ CASES = (
     + CHECKS
     + L1
     + BAD_INPUT
+    + VMX_TAKEN_AWAY
     + ROBUST
     + TYPED
     + NESTOR_ON_NESTOR
