@@ -1,4 +1,4 @@
-"""Whole workloads (linux/work.c) in Linux as L1 and in Linux as L2 on its KVM, on Nestor or KVM as L0."""
+"""Whole workloads (linux/work.c): Linux as L1 and as L2 on its KVM, on Nestor or KVM as L0."""
 
 import os
 import re
@@ -31,7 +31,8 @@ def build_images(place, kernel):
     """Paths of the images for L1 and for Linux as L0."""
     work = os.path.join(place, "work")
     flags = ["-std=gnu11", "-O2", "-static", "-s", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run(["gcc", *flags, os.path.join(kvm.HERE, "linux", "work.c"), "-o", work], check=True)
+    source = os.path.join(kvm.HERE, "linux", "work.c")
+    subprocess.run(["gcc", *flags, source, "-o", work], check=True)
     guest, l1, l0 = (os.path.join(place, name) for name in ("l2", "l1", "l0"))
     archive = kvm.base_archive("work-init")
     archive.program("bin/work", work)
