@@ -45,6 +45,8 @@ struct vm {
     struct pool pool;      // everything that L0 allocates for this VM
     struct ept ept01;
     hpa_t msr_bitmap;      // of vmcs01
+    u16 msr_open[8];       // its words that let anything through (msr_bitmap_open_words)
+    unsigned msr_opens;
     struct cpuid_table cpuid;
     struct vmx_caps caps;  // what L1 sees
     unsigned phys_bits;
