@@ -89,19 +89,45 @@ no_loader:
         jmp     say
 no_long_mode:
         mov     esi, text_long - KERNEL_VMA
-; Too early for a console: the serial port as the firmware left it, and port 0xE9.
-say:    mov     dx, 0x3f8
+; Too early for a console: the serial port at the speed that the firmware left, and port 0xE9. Under
+; Bochs the emulator ends.
+say:    mov     dx, 0x3fb
+        mov     al, 3           ; 8 data bits
+        out     dx, al
 .next:  lodsb
         test    al, al
         jz      .stop
+        mov     ah, al
+        mov     dx, 0x3fd
+        mov     ecx, 100000     ; there may be no serial port
+.wait:  in      al, dx
+        test    al, 0x20
+        loopz   .wait
+        mov     al, ah
+        mov     dx, 0x3f8
         out     dx, al
         out     0xe9, al
         jmp     .next
-.stop:  hlt
-        jmp     .stop
+.stop:  mov     dx, 0x3fd
+        mov     ecx, 100000
+.drain: in      al, dx
+        test    al, 0x40
+        loopz   .drain
+        in      al, 0xe9
+        cmp     al, 0xe9
+        jne     .halt
+        mov     esi, text_shutdown - KERNEL_VMA
+        mov     dx, 0x8900
+        mov     ecx, 8
+        rep outsb
+.halt:  hlt
+        jmp     .halt
 
-text_loader:    db "nestor: not started by a multiboot2 loader (GRUB: use 'multiboot2')", 13, 10, 0
-text_long:      db "nestor: this processor has no 64-bit mode", 13, 10, 0
+text_loader:    db "nestor: not started by a multiboot2 loader (GRUB: use 'multiboot2')", 13, 10
+                db "nestor: end: panic 0", 13, 10, 0
+text_long:      db "nestor: this processor has no 64-bit mode, and no VMX that Nestor can use", 13, 10
+                db "nestor: end: no-vmx 0", 13, 10, 0
+text_shutdown:  db "Shutdown"
 
 bits 64
 boot_long:

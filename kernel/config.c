@@ -308,6 +308,19 @@ static const char *parse_pci(struct parser *p, struct text value)
     return NULL;
 }
 
+static const char *parse_vmx(struct parser *p, struct text value)
+{
+    if (equals(value, "on"))
+        p->vm->vmx = VMX_FOR_VM;
+    else if (equals(value, "off"))
+        p->vm->vmx = VMX_HIDDEN;
+    else if (equals(value, "locked"))
+        p->vm->vmx = VMX_LOCKED_OFF;
+    else
+        return "on, off (the VM's processor has no VMX) or locked (its firmware locked VMX off)";
+    return NULL;
+}
+
 static const char *parse_debug_exit(struct parser *p, struct text value)
 {
     u64 port;
@@ -330,6 +343,7 @@ static const struct key keys[] = {
     {"cpus", SECTION_VM, false, parse_cpus},
     {"pci", SECTION_VM, true, parse_pci},
     {"debug-exit", SECTION_VM, false, parse_debug_exit},
+    {"vmx", SECTION_VM, false, parse_vmx},
 };
 
 _Static_assert(ARRAY_SIZE(keys) <= 32, "parser.seen has a bit for each");

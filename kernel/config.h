@@ -20,6 +20,9 @@ enum console_kind { CONSOLE_NONE, CONSOLE_COM1 };
 
 enum vm_kind { VM_KIND_AUTO, VM_KIND_LINUX, VM_KIND_MULTIBOOT };
 
+// What a VM's processor says of VMX.
+enum vm_vmx { VMX_FOR_VM, VMX_HIDDEN, VMX_LOCKED_OFF };
+
 // A file that the configuration names. Strings live in struct config and end with a NUL.
 struct config_file {
     const char *name; // NULL: not given
@@ -41,6 +44,7 @@ struct vm_config {
     struct config_file module[CONFIG_MODULES];
     u32 modules;
     s32 debug_exit; // port, or CONFIG_NO_PORT
+    enum vm_vmx vmx;
     bool valid;
     char error[CONFIG_MESSAGE]; // if not valid: the first error of the section
     u32 error_line;

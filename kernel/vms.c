@@ -211,6 +211,8 @@ static bool start_vm(const struct vm_config *c, const struct boot_info *info, st
                                     .debug_exit = c->debug_exit == CONFIG_NO_PORT
                                                       ? 0
                                                       : (u16)c->debug_exit};
+    vm->hide_vmx = c->vmx == VMX_HIDDEN;
+    vm->lock_vmx = c->vmx == VMX_LOCKED_OFF;
     const char *missing = vm_init(vm, &params);
     if (missing) {
         vm_error(c, c->line, missing);

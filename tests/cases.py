@@ -120,6 +120,7 @@ BAD_INPUT = [
         status=98,
         model=LYNNFIELD,
     ),
+    refused("no-long-mode", vm(), ["no 64-bit mode"], status=98, model="atom_n270"),
     refused("no-ept", vm(), ["VMX lacks what Nestor needs: "], status=98, model=PENRYN),
     refused(  # packed as if it were a guest, Nestor gets no module
         "no-module",
@@ -214,6 +215,21 @@ ROBUST = [
     ],
 ]
 
+# Nestor as the guest, so that "firmware" can lock VMX off.
+VMX_TAKEN_AWAY = [
+    Boot(
+        f"vmx-{state}",
+        config=vm("x", extra=f"vmx = {state}\n"),
+        files={"k.elf": "build/nestor.elf"},
+        expect=[message, r"end: no-vmx 0"],
+        forbid=["panic"],
+    )
+    for state, message in (
+        ("locked", r"VMX \(VT-x\) is locked off by the firmware: enable"),
+        ("off", r"this processor has no VMX"),
+    )
+]
+
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 TYPED = [
@@ -278,6 +294,7 @@ CASES = (
     + CHECKS
     + L1
     + BAD_INPUT
+    + VMX_TAKEN_AWAY
     + ROBUST
     + TYPED
     + NESTOR_ON_NESTOR

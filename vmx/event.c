@@ -32,6 +32,16 @@ static bool becomes_double_fault(u32 first, u8 second)
     return contributory((u8)INFO_VECTOR(first)) && contributory(second);
 }
 
+void vcpu_triple_fault(struct vcpu *vcpu)
+{
+    if (!nested_in_l2(vcpu)) {
+        vcpu_fail(vcpu, "triple fault");
+        return;
+    }
+    vcpu->event = (struct pending_event){.triple_fault = true};
+    vcpu_note(vcpu, WORK_EVENTS);
+}
+
 void vcpu_inject(struct vcpu *vcpu, u8 vector, bool has_error, u32 error)
 {
     u32 first = vcpu->event.info;
@@ -39,11 +49,7 @@ void vcpu_inject(struct vcpu *vcpu, u8 vector, bool has_error, u32 error)
     bool exits = nested_intercepts(vcpu, exception_info(vector, has_error), error);
     if (first & INFO_VALID && has_vector(first, VEC_DF) &&
         (contributory(vector) || vector == VEC_PF) && !exits) {
-        if (nested_triple_fault(vcpu)) {
-            vcpu_note(vcpu, WORK_EVENTS);
-            return;
-        }
-        vcpu_fail(vcpu, "triple fault: exception %u while delivering a double fault", vector);
+        vcpu_triple_fault(vcpu);
         return;
     }
     if (first & INFO_VALID && becomes_double_fault(first, vector) && !exits)

@@ -149,8 +149,8 @@ enum run_result exit_exception(struct vcpu *vcpu)
 
 static enum run_result exit_triple_fault(struct vcpu *vcpu)
 {
-    vcpu_fail(vcpu, "triple fault");
-    return RUN_STOPPED;
+    vcpu_triple_fault(vcpu);
+    return RUN_RESUME;
 }
 
 static enum run_result exit_ept_violation(struct vcpu *vcpu)

@@ -106,7 +106,11 @@ static void emulate(struct vcpu *vcpu)
 enum run_result mmio_exit(struct vcpu *vcpu, gpa_t gpa, u64 qualification)
 {
     (void)gpa;
-    if (qualification & EPT_QUAL_FETCH) {
+    if (vcpu->event.info & INFO_VALID) {
+        // Descriptors or a stack where no memory is, while an event is delivered: all ones are no
+        // descriptor, and the exceptions that follow end the same way.
+        vcpu_triple_fault(vcpu);
+    } else if (qualification & EPT_QUAL_FETCH) {
         // What is fetched where there is no memory is all ones, no instruction.
         vcpu_inject_ud(vcpu);
     } else if (qualification & EPT_QUAL_LINEAR_VALID && !(qualification & EPT_QUAL_FINAL)) {

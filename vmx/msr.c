@@ -339,7 +339,7 @@ static bool read_vmx_cap(struct vcpu *vcpu, u32 msr, u64 *v)
 {
     bool exists;
     *v = vmx_caps_msr(&vcpu->vm->caps, msr, &exists);
-    return exists;
+    return exists && !vcpu->vm->hide_vmx;
 }
 
 // Sorted by number.
@@ -356,7 +356,7 @@ static const struct msr_row table[] = {
     {0x179, 0x179, read_zero, NULL, EXITS},          // IA32_MCG_CAP: no banks
     {0x17a, 0x17a, read_zero, write_ignored, EXITS}, // IA32_MCG_STATUS
     {0x1a0, 0x1a0, read_misc_enable, write_misc_enable, EXITS},
-    {0x1d9, 0x1d9, read_debugctl, write_debugctl, EXITS},
+    {0x1d9, 0x1d9, read_debugctl, write_debugctl, READ_DIRECT},
     {0x200, 0x20f, read_mtrr, write_mtrr, EXITS},
     {0x250, 0x250, read_mtrr, write_mtrr, EXITS},
     {0x258, 0x259, read_mtrr, write_mtrr, EXITS},
@@ -408,6 +408,16 @@ void msr_bitmap_init(u8 *page)
     for (unsigned i = 0; i < ARRAY_SIZE(table); i++)
         for (u32 msr = table[i].first; msr <= table[i].last && table[i].way != EXITS; msr++)
             msr_bitmap_open(page, msr, table[i].way == DIRECT);
+}
+
+unsigned msr_bitmap_open_words(const u8 *page, u16 *words, unsigned max)
+{
+    const u64 *word = (const u64 *)page;
+    unsigned count = 0;
+    for (u16 i = 0; i < MSR_BITMAP_WRITES && count < max; i++)
+        if (~word[i] | ~word[i + MSR_BITMAP_WRITES])
+            words[count++] = i;
+    return count;
 }
 
 enum run_result exit_rdmsr(struct vcpu *vcpu)

@@ -6,7 +6,7 @@
 
 struct quirks {
     // A pending external interrupt causes no VM exit while the guest runs with RFLAGS.IF = 0 since
-    // VM entry (Bochs 2.7). The preemption timer is then armed at least every 10 ms.
+    // VM entry (Bochs 2.7). The preemption timer is then armed at least every 50 ms.
     bool lost_interrupt_exits;
 };
 

@@ -4,8 +4,8 @@
 #include "vmx/vm.h"
 
 // Makes a VM of RAM `mem` and the budget `pool` runnable: EPT01, CPUID, machine, vCPUs (halted
-// until vcpu_start). The structure lies in zeroed memory of the caller; name, id, ops, mem and pool
-// are set. `params` needs cpus, start_time, debug_exit and RAM sizes. 0, or a message that says
+// until vcpu_start). The structure lies in zeroed memory of the caller; name, id, ops, mem, pool
+// and what it hides of VMX are set. `params` needs cpus, start_time, debug_exit and RAM sizes. 0, or a message that says
 // what is missing.
 const char *vm_init(struct vm *vm, const struct machine_params *params);
 

@@ -13,6 +13,7 @@
 #include "vmx/vmcs01.h"
 
 #define FEATURE_CONTROL_FIRMWARE 5 // locked, VMX outside SMX allowed
+#define FEATURE_CONTROL_LOCKED   1
 #define MTRR_DEF_TYPE_FIRMWARE   0xc06 // enabled, fixed ranges enabled, write-back
 #define MTRR_FIXED_WB            0x0606060606060606ull
 
@@ -90,7 +91,7 @@ static struct vcpu *new_vcpu(struct vm *vm, unsigned id)
     v->apic_page = ptr_phys(apic);
     v->lapic = &vm->machine.lapic[id];
     v->vpid = ++this_cpu()->next_vpid;
-    v->feature_control = FEATURE_CONTROL_FIRMWARE;
+    v->feature_control = vm->lock_vmx ? FEATURE_CONTROL_LOCKED : FEATURE_CONTROL_FIRMWARE;
     v->misc_enable = 1;
     v->cr4_mask = cpuid_cr4_mask(&vm->cpuid);
     v->mtrr[0] = MTRR_DEF_TYPE_FIRMWARE;
@@ -114,7 +115,7 @@ static struct cpuid_regs host_cpuid(u32 leaf, u32 subleaf)
 static void build_cpu(struct vm *vm, unsigned cpus)
 {
     struct cpuid_params p = {.cpus = cpus,
-                             .vmx = true,
+                             .vmx = !vm->hide_vmx,
                              .xsaves = CAP_HAS(&vmx.caps, XSAVES),
                              .invpcid = CAP_HAS(&vmx.caps, INVPCID),
                              .rdtscp = CAP_HAS(&vmx.caps, RDTSCP)};
@@ -156,6 +157,7 @@ const char *vm_init(struct vm *vm, const struct machine_params *params)
         return no_memory;
     msr_bitmap_init(bitmap);
     vm->msr_bitmap = ptr_phys(bitmap);
+    vm->msr_opens = msr_bitmap_open_words(bitmap, vm->msr_open, ARRAY_SIZE(vm->msr_open));
     for (; vm->cpus < params->cpus; vm->cpus++) {
         vm->vcpu[vm->cpus] = new_vcpu(vm, vm->cpus);
         if (!vm->vcpu[vm->cpus])

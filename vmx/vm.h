@@ -45,9 +45,12 @@ struct vm {
     struct pool pool;      // everything that L0 allocates for this VM
     struct ept ept01;
     hpa_t msr_bitmap;      // of vmcs01
+    u16 msr_open[8];       // its words that let anything through (msr_bitmap_open_words)
+    unsigned msr_opens;
     struct cpuid_table cpuid;
     struct vmx_caps caps;  // what L1 sees
     unsigned phys_bits;
+    bool hide_vmx, lock_vmx; // its processor has no VMX; its firmware locked VMX off
 
     struct machine machine;
     struct spinlock device_lock; // machine, but for a vCPU's own local APIC
@@ -70,6 +73,7 @@ struct pending_event {
     u32 info; // bit 31: valid
     u32 error;
     u32 length;
+    bool triple_fault; // instead of an event
     bool raised; // by L0 on behalf of an instruction, so that L1 may want to see L2's
     u64 address; // of a page fault that L0 raised
 };

@@ -71,3 +71,35 @@ def save(results, directory):
     with open(paths[1], "w") as out:
         out.write(chart.draw(results, operations(results)))
     return paths
+
+
+# The tables of docs/performance.md: (KVM's way, Nestor's way, its counts).
+DOCUMENTED = (
+    ("kvm", "nestor", ("exits", "vmreads", "vmwrites", "vmptrlds", "vmclears", "invepts")),
+    ("kvm-unshadowed", "nestor-unshadowed", COUNTS),
+)
+
+
+def markdown_row(results, name, kvm, nestor, counts):
+    def number(way, what):
+        return results.get(way, {}).get(name, {}).get(what, "")
+
+    theirs, ours = number(kvm, "ticks"), number(nestor, "ticks")
+    cells = [number("bare", "ticks"), theirs, ours]
+    cells += [f"{theirs / ours:.1f}" if theirs and ours else ""]
+    cells += [number(nestor, what) for what in counts]
+    aim = " ".join(verdict(results, name)) if AIMS.get(name, ("",))[0] == nestor else ""
+    cells = [f"{cell:,}" if isinstance(cell, int) else cell for cell in cells]
+    return "| " + " | ".join([f"`{name}`", *cells, aim]) + " |"
+
+
+def markdown(path):
+    """Prints the tables for the documentation from a bench.json."""
+    with open(path) as text:
+        results = json.load(text)
+    for kvm, nestor, counts in DOCUMENTED:
+        head = ["operation", "bare", kvm, nestor, "ratio", *counts, "aim"]
+        print("| " + " | ".join(head) + " |\n|---|" + "--:|" * (len(head) - 1))
+        for name in operations(results):
+            print(markdown_row(results, name, kvm, nestor, counts))
+        print()

@@ -69,10 +69,10 @@ class Machine:
             command = [os.path.join(SCRIPTS, "bochs-run"), *([] if nestor else ["--bare"])]
             command += ["--model", self.model, "--memory", str(self.memory)]
             command += ["--timeout", str(self.time_limit), *bochs, iso]
-            done = subprocess.run(command, capture_output=True, cwd=place)
-        text = done.stdout.decode("latin-1").replace("\r", "")
-        with open(log, "w") as out:
-            out.write(text + done.stderr.decode("latin-1"))
+            with open(log, "wb") as out:
+                done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, cwd=place)
+        with open(log, encoding="latin-1", newline="") as out:
+            text = out.read().replace("\r", "")
         if done.returncode and not cut_off:
             parse(text)
             raise BenchError(f"the run ended with status {done.returncode}, see {log}")

@@ -215,6 +215,11 @@ TEST(values_of_a_vm)
 {
     vm_line("cpus = 16");
     CHECK_EQ(config.vm[0].cpus, 16);
+    CHECK_EQ(config.vm[0].vmx, VMX_FOR_VM);
+    vm_line("vmx = off");
+    CHECK_EQ(config.vm[0].vmx, VMX_HIDDEN);
+    vm_line("vmx = locked");
+    CHECK_EQ(config.vm[0].vmx, VMX_LOCKED_OFF);
     vm_line("debug-exit = 0xffff");
     CHECK_EQ(config.vm[0].debug_exit, 0xffff);
     vm_line("debug-exit = 0");
@@ -239,7 +244,7 @@ TEST(errors_in_a_vm)
     vm_error("log = debug", "log belongs before the first [vm NAME]");
     vm_error("memroy = 1G",
              "unknown key 'memroy': known here are kind, kernel, initrd, cmdline, module, "
-             "memory, cpus, pci, debug-exit");
+             "memory, cpus, pci, debug-exit, vmx");
 }
 
 TEST(pci_errors)

@@ -177,21 +177,11 @@ bool nested_intercepts(struct vcpu *vcpu, u32 info, u32 error)
     return vcpu->in_l2 && exit_owner(&vcpu->nested->current->v, &x, &none) == EXIT_TO_L1;
 }
 
-bool nested_triple_fault(struct vcpu *vcpu)
-{
-    vcpu->nested->triple_fault = vcpu->in_l2;
-    return vcpu->in_l2;
-}
-
 // An exception that L0 raised while it executed an instruction for L2 is L1's if the exception bitmap
 // says so, like one that the processor raises.
 static bool exit_for_exception(struct vcpu *vcpu)
 {
     const struct pending_event e = vcpu->event;
-    if (vcpu->nested->triple_fault) {
-        leave_l2(vcpu, &(struct leave){.reason = EXIT_TRIPLE_FAULT, .own_info = true});
-        return true;
-    }
     if (!e.raised || !(e.info & INFO_VALID) || !nested_intercepts(vcpu, e.info, e.error))
         return false;
     struct leave leave = {.reason = EXIT_EXCEPTION_NMI, .qualification = e.address,
@@ -224,6 +214,11 @@ bool nested_deliver_events(struct vcpu *vcpu)
         interrupt = vcpu_interrupt_pending(vcpu);
     if (UNLIKELY(vcpu->activity == VCPU_HALTED && vapic_pending(vcpu, nv)))
         vcpu->activity = VCPU_ACTIVE;
+    if (UNLIKELY(vcpu->event.triple_fault)) {
+        vcpu->event.triple_fault = false;
+        leave_synthetic(vcpu, EXIT_TRIPLE_FAULT, 0);
+        return vcpu_deliver_events(vcpu);
+    }
     if (exit_for_exception(vcpu))
         return vcpu_deliver_events(vcpu);
     if (delivering(vcpu)) {

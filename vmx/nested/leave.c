@@ -268,7 +268,7 @@ static void become_l1(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_left 
     struct nested *n = vcpu->nested;
     vcpu->in_l2 = false;
     vcpu->activity = VCPU_ACTIVE;
-    n->event_written = n->triple_fault = false;
+    n->event_written = false;
     vcpu->event.info = 0; // what was being delivered is in the exit information
     n->timer_deadline = ~0ull;
     use_vmcs(vcpu, &vcpu->vmcs01);

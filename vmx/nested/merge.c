@@ -291,12 +291,6 @@ void merge_groups(struct vcpu *vcpu, struct nvmcs *nv, const struct l1_state *l1
         merge_l1_state(nv, l1);
 }
 
-// The words of an MSR bitmap in which L0 opens anything, by 64 MSRs; see msr_bitmap_init(). The
-// same words in the read and the write half.
-static const u16 open_words[] = {0x10 / 64, 0x174 / 64, 0x80 + 0x80 / 64, 0x80 + 0x100 / 64};
-
-#define WRITE_HALF (2048 / 8)
-
 // An MSR is open to L2 if L0 and L1 both open it. L1's bitmap is read at each entry: L1 may change
 // it while the VMCS is active, and what L0 opens is few words.
 void merge_msr_bitmap(struct vcpu *vcpu, struct nvmcs *nv)
@@ -306,8 +300,8 @@ void merge_msr_bitmap(struct vcpu *vcpu, struct nvmcs *nv)
     nv->msrs_closed = !nv->l1_msr_bitmap;
     u64 *to = phys_ptr(nv->msr_bitmap);
     const u64 *l0 = phys_ptr(vcpu->vm->msr_bitmap), *l1 = (const u64 *)nv->l1_msr_bitmap;
-    for (unsigned i = 0; i < ARRAY_SIZE(open_words); i++) {
-        unsigned r = open_words[i], w = r + WRITE_HALF;
+    for (unsigned i = 0; i < vcpu->vm->msr_opens; i++) {
+        unsigned r = vcpu->vm->msr_open[i], w = r + MSR_BITMAP_WRITES;
         to[r] = l1 ? l0[r] | l1[r] : ~0ull;
         to[w] = l1 ? l0[w] | l1[w] : ~0ull;
     }

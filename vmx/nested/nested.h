@@ -55,9 +55,6 @@ bool nested_deliver_events(struct vcpu *vcpu);
 // an exit.
 bool nested_intercepts(struct vcpu *vcpu, u32 info, u32 error);
 
-// A triple fault. True: in L2, where it is an exit of L1 before the next entry.
-bool nested_triple_fault(struct vcpu *vcpu);
-
 // The TSC at which L1's preemption timer ends L2's turn, ~0: not in L2, or no such timer.
 u64 nested_timer_deadline(const struct vcpu *vcpu);
 

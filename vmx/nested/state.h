@@ -80,7 +80,6 @@ struct nested {
     u64 timer_deadline;    // TSC at which L1's preemption timer ends; ~0: not armed
     bool event_written;    // vmcs02 holds an event that is not delivered yet
     bool immediate_exit;   // L2 is to be left right after that event
-    bool triple_fault;     // L2 had one, and is to be left
     u64 tsc_offset_01;     // what vmcs01 holds
     u64 l1_efer;           // of L1 at its last virtual entry, and so still in vmcs01
     bool l1_blocked;       // GUEST_INTERRUPTIBILITY of vmcs01 is not 0, likewise
