@@ -33,6 +33,7 @@ extern const u8 image_start[], image_end[];
 
 static const struct boot_info *boot;
 static struct frames frames;
+static u64 boot_tsc;
 static struct config config;
 
 static void collect_memory(void)
@@ -193,12 +194,15 @@ static void start(void)
         log_error("no VM could be started");
         end(END_NO_VM, 0);
     }
+    log_info("ready %llu ticks after the boot loader, of which %llu loaded the VMs' images",
+             (ull)(rdtsc() - boot_tsc), (ull)vms_load_ticks());
     sched_run();
     vms_end();
 }
 
 void kernel_start(const struct boot_info *info)
 {
+    boot_tsc = rdtsc();
     boot = info;
     collect_memory();
     paging_init(boot, &frames);

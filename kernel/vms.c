@@ -11,6 +11,7 @@
 #include "kernel/sched.h"
 #include "kernel/summary.h"
 #include "libc/string.h"
+#include "libc/x86.h"
 #include "vmx/run.h"
 
 #define LOW_RAM_MAX   (3 * GIB) // below the PCI hole
@@ -24,6 +25,7 @@
 
 static struct vm *vms[CONFIG_VMS];
 static unsigned count;
+static u64 load_ticks;
 static struct input typed;
 
 typedef unsigned long long ull;
@@ -202,8 +204,10 @@ static bool start_vm(const struct vm_config *c, const struct boot_info *info, st
         return false;
     }
     struct load load = {0};
+    u64 before = rdtsc();
     if (!load_images(vm, c, info, &load))
         return false;
+    load_ticks += rdtsc() - before;
     struct machine_params params = {.cpus = c->cpus,
                                     .ram_below_4g = MIN(c->memory, LOW_RAM_MAX),
                                     .ram_above_4g = c->memory - MIN(c->memory, LOW_RAM_MAX),
@@ -242,6 +246,11 @@ void vms_console_input(u8 byte)
         log_debug("nobody reads what is typed: a byte is lost");
     feed_console(vm);
     spin_unlock(&vm->device_lock);
+}
+
+u64 vms_load_ticks(void)
+{
+    return load_ticks;
 }
 
 void vms_end(void)

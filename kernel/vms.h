@@ -10,6 +10,9 @@
 unsigned vms_start(const struct config *config, const struct boot_info *info,
                    struct frames *frames);
 
+// Ticks of the TSC that went into loading the VMs' images.
+u64 vms_load_ticks(void);
+
 // The summary of all VMs, and the end of L0.
 void vms_end(void) NORETURN;
 
