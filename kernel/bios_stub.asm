@@ -1,6 +1,6 @@
-; The firmware that a VM finds in segment F000H: answers to BIOS calls of boot code that goes back to
-; real mode. It knows the memory, no disk, no screen and no keyboard. kernel/bios_stub.c copies it to
-; the guest-physical address F0000H and fills in the vectors and the memory map.
+; The firmware that a VM finds in segment F000H: answers to BIOS calls of boot code that goes back
+; to real mode. It knows the memory, no disk, no screen and no keyboard. kernel/bios_stub.c copies
+; it to the guest-physical address F0000H and fills in the vectors and the memory map.
 
 bits 16
 section .rodata

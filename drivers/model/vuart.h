@@ -25,6 +25,6 @@ void vuart_init(struct vuart *uart, struct irq_line irq, void (*output)(void *ct
                 void *ctx);
 bool vuart_attach(struct vuart *uart, struct port_bus *bus, u16 base);
 
-// A byte from outside. False, and the byte not taken, while the receiver is full. The guest's access
-// that makes room again calls `room`, which may call this.
+// A byte from outside. False, and the byte not taken, while the receiver is full. The guest's
+// access that makes room again calls `room`, which may call this.
 bool vuart_receive(struct vuart *uart, u8 byte);
