@@ -300,5 +300,6 @@ CASES = (
     + NESTOR_ON_NESTOR
     + [Command("bench", timeout=300, command=["scripts/bench", "--repeat"])]
     + [Command("xen", timeout=900, command=["tests/xen/run"])]
+    + [main_job("kvm-in-l2", "--l3")]
     + [main_job("main-job-shadow-on-ept", "--mmu", "shadow-on-ept")]
 )

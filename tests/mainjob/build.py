@@ -93,14 +93,15 @@ def add_modules(archive, release):
     archive.add(os.path.join(tree, "modules.dep"), 0o100644, "".join(lines).encode())
 
 
-def build_l2(target, directory):
-    work = os.path.join(directory, "l2work")
-    source = os.path.join(HERE, "l2work.c")
+def build_l2(target, directory, release):
     flags = ["-std=gnu11", "-O2", "-static", "-s", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run(["gcc", *flags, source, "-o", work], check=True)
     archive = Archive()
     base(archive, "l2-init")
-    archive.program("bin/l2work", work)
+    add_modules(archive, release)
+    for name in ("l2work", "l3"):
+        program = os.path.join(directory, name)
+        subprocess.run(["gcc", *flags, os.path.join(HERE, name + ".c"), "-o", program], check=True)
+        archive.program("bin/" + name, program)
     archive.write(target)
 
 
@@ -139,7 +140,7 @@ def build(directory):
     release = os.path.basename(kernels[0]).partition("-")[2]
     kernel, l1, l2 = (os.path.join(directory, name) for name in OUTPUTS)
     shutil.copyfile(kernels[0], kernel)
-    build_l2(l2, directory)
+    build_l2(l2, directory, release)
     build_l1(l1, directory, release, kernel, l2)
 
 
