@@ -8,8 +8,21 @@ static u64 memory[8]; // operands of L2's instructions
 L2_CODE(vmcall, "");
 L2_CODE(cpuid, "mov $0x40000000, %eax; mov $7, %ecx; l2_cpuid_insn: cpuid; jmp l2_cpuid_insn");
 
+L2_CODE(small_stack, "mov $0x28, %eax\n mov %eax, %ss"); // SEL_DATA16: limit 64K, no granularity
+
+// L1 changes RFLAGS only, after L2 changed a segment of which L1 has seen nothing.
+static void test_changed_segment(void)
+{
+    l2_reset(l2_small_stack);
+    check_run(R_VMCALL, "L2 loads SS");
+    vmwrite(GUEST_RFLAGS, vmread(GUEST_RFLAGS) ^ 1);
+    check_run(R_VMCALL, "L1 changes RFLAGS after L2 changed SS");
+    check_eq(vmread(GUEST_SS_LIMIT), 0xffff, "limit of SS");
+}
+
 void test_round_trip(void)
 {
+    test_changed_segment();
     l2_reset(l2_vmcall);
     l2.rbx = 0x1122334455667788;
     l2.r15 = 0xfedcba9876543210;
