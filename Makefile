@@ -17,7 +17,7 @@ WARN    := -Wall -Wextra -Werror -Wmissing-prototypes -Wstrict-prototypes -Wshad
 # interrupts use the same stack.
 CFLAGS  := -std=gnu11 -O2 -g -ffreestanding -fno-stack-protector -fno-pic -fno-asynchronous-unwind-tables \
            -fno-omit-frame-pointer -mno-red-zone -mgeneral-regs-only -mcmodel=kernel \
-           -ffile-prefix-map=$(CURDIR)/= -I. $(WARN) -DNESTOR_VERSION='"$(VERSION)"' \
+           -ffile-prefix-map=$(CURDIR)=. -I. $(WARN) -DNESTOR_VERSION='"$(VERSION)"' \
            $(if $(COUNT),-DNESTOR_COUNT)
 
 C_SRC   := $(sort $(wildcard boot/*.c kernel/*.c vmx/*.c vmx/nested/*.c vtd/*.c ept/*.c \
