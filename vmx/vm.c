@@ -90,7 +90,8 @@ static struct vcpu *new_vcpu(struct vm *vm, unsigned id)
     v->activity = VCPU_WAIT_SIPI;
     v->apic_page = ptr_phys(apic);
     v->lapic = &vm->machine.lapic[id];
-    v->vpid = ++this_cpu()->next_vpid;
+    v->vpid = this_cpu()->next_vpid + 1;
+    this_cpu()->next_vpid += 1 + NESTED_VPIDS;
     v->feature_control = vm->lock_vmx ? FEATURE_CONTROL_LOCKED : FEATURE_CONTROL_FIRMWARE;
     v->misc_enable = 1;
     v->cr4_mask = cpuid_cr4_mask(&vm->cpuid);

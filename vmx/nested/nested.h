@@ -16,6 +16,9 @@
 
 #include "vmx/exit.h"
 
+// VPIDs that a vCPU wants besides its own, the ones that follow it.
+#define NESTED_VPIDS 64
+
 static inline bool nested_in_l2(const struct vcpu *vcpu)
 {
     return vcpu->in_l2;

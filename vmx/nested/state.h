@@ -57,6 +57,7 @@ struct nvmcs {
     bool dr7_open;         // L2 can change DR7 without an exit
     bool msrs_closed;      // msr_bitmap lets nothing through
     struct l1_state l1_state; // of the last entry, where a "load" control is off
+    u8 slot;               // of nested.slots; its VPID is vpid02
     u16 vpid02;
     bool flush_vpid;       // vpid02 before the next entry
     u64 vmcs02_eptp;       // what EPTP of vmcs02 holds
@@ -77,6 +78,7 @@ struct nested {
     struct list parked;    // after VMCLEAR: L1's region holds the state, and the next VMPTRLD of it
                            // finds vmcs02 nearly done
     unsigned count;        // of both
+    u64 slots;             // bits of the slots in use
     u64 timer_deadline;    // TSC at which L1's preemption timer ends; ~0: not armed
     bool event_written;    // vmcs02 holds an event that is not delivered yet
     bool immediate_exit;   // L2 is to be left right after that event

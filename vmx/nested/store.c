@@ -3,11 +3,12 @@
 // early, as a processor may do at any time.
 
 #include "drivers/cpu.h"
+#include "libc/bits.h"
 #include "libc/string.h"
 #include "vmx/nested/shadow.h"
 #include "vmx/nested/state.h"
 
-#define STORE_MAX 64
+#define STORE_MAX NESTED_VPIDS // one VPID each
 #define EPT02_PAGES_SHARE 2 // of 3 parts of the pool
 
 // What is read of vmcs02 only when L1 asks for it: guest state that exits leave alone.
@@ -130,6 +131,7 @@ static bool evict(struct vcpu *vcpu)
     struct nvmcs *nv = CONTAINER_OF(n->parked.prev, struct nvmcs, lru);
     list_del(&nv->lru);
     n->count--;
+    n->slots &= ~BIT(nv->slot);
     release(vcpu, nv);
     vmcs_load(vcpu->vmcs);
     return true;
@@ -156,14 +158,17 @@ static struct nvmcs *try_new(struct vcpu *vcpu)
 static struct nvmcs *new_nvmcs(struct vcpu *vcpu, gpa_t gpa)
 {
     struct nvmcs *nv;
-    if (vcpu->nested->count >= STORE_MAX)
+    struct nested *n = vcpu->nested;
+    if (n->count >= STORE_MAX)
         evict(vcpu);
     while (!(nv = try_new(vcpu)))
         if (!evict(vcpu))
             return NULL;
-    vcpu->nested->count++;
+    n->count++;
     nv->gpa = gpa;
-    nv->vpid02 = ++this_cpu()->next_vpid;
+    nv->slot = (u8)bit_lowest(~n->slots);
+    n->slots |= BIT(nv->slot);
+    nv->vpid02 = (u16)(vcpu->vpid + 1 + nv->slot);
     use_vmcs(vcpu, &nv->vmcs02);
     merge_init(vcpu, nv);
     use_vmcs(vcpu, &vcpu->vmcs01);
