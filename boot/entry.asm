@@ -1,7 +1,7 @@
-; Entry from a multiboot2 loader: 32-bit protected mode, EBX = boot information.
-; Builds boot page tables (4 GiB identity, the same at PHYS_WINDOW, the image at -2 GiB), enters long
-; mode and calls boot_multiboot2(hpa of the boot information) on the boot stack. kernel/paging.c then
-; replaces these tables by exact ones.
+; Entry from a multiboot2 loader: 32-bit protected mode, EBX = boot information. Builds boot page
+; tables (4 GiB identity, the same at PHYS_WINDOW, the image at -2 GiB), enters long mode and calls
+; boot_multiboot2(hpa of the boot information) on the boot stack. kernel/paging.c then replaces
+; these tables by exact ones.
 
 bits 32
 
@@ -125,7 +125,7 @@ say:    mov     dx, 0x3fb
 
 text_loader:    db "nestor: not started by a multiboot2 loader (GRUB: use 'multiboot2')", 13, 10
                 db "nestor: end: panic 0", 13, 10, 0
-text_long:      db "nestor: this processor has no 64-bit mode, and no VMX that Nestor can use", 13, 10
+text_long:      db "nestor: this processor has no 64-bit mode, so no VMX for Nestor", 13, 10
                 db "nestor: end: no-vmx 0", 13, 10, 0
 text_shutdown:  db "Shutdown"
 

@@ -45,6 +45,7 @@ u64 cmos_seconds(void)
     unsigned hour = value(raw_hour & (status & HOUR_24 ? 0xff : 0x7f), status);
     if (!(status & HOUR_24))
         hour = hour % 12 + (raw_hour & PM ? 12 : 0);
-    u64 d = days(2000 + value(reg(YEAR), status), value(reg(MONTH), status), value(reg(DAY), status));
+    u64 d =
+        days(2000 + value(reg(YEAR), status), value(reg(MONTH), status), value(reg(DAY), status));
     return ((d * 24 + hour) * 60 + value(reg(MINUTE), status)) * 60 + value(reg(SECOND), status);
 }

@@ -7,11 +7,11 @@
 #include "libc/printf.h"
 #include "libc/x86.h"
 
-#define COM1        0x3f8
-#define BOCHS_PORT  0xe9
-#define RING        (64 * 1024)
-#define LINE        256
-#define PREFIX      "nestor: "
+#define COM1       0x3f8
+#define BOCHS_PORT 0xe9
+#define RING       (64 * 1024)
+#define LINE       256
+#define PREFIX     "nestor: "
 
 static struct uart com1;
 static bool bochs_port;

@@ -8,8 +8,8 @@ enum end_kind {
     END_OK,         // every VM ended well
     END_DEBUG_EXIT, // a VM wrote `code` to its debug-exit port
     END_VM_RESET,
-    END_VM_FAILED,  // a VM was stopped
-    END_NO_VM,      // no VM could be started
+    END_VM_FAILED, // a VM was stopped
+    END_NO_VM,     // no VM could be started
     END_NO_VMX,
     END_PANIC,
 };

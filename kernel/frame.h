@@ -16,7 +16,7 @@ struct frame_range {
 struct frames {
     struct frame_range range[FRAME_RANGES]; // sorted, disjoint
     unsigned count;
-    u64 total;                              // bytes ever added
+    u64 total; // bytes ever added
 };
 
 // Adds memory; takes a part out again (the image, a module) that may lie in no range, or in

@@ -21,11 +21,11 @@
 #include "libc/x86.h"
 #include "vmx/cpu.h"
 
-#define CONFIG_NAME   "nestor.cfg"
-#define LOW_MEMORY    MIB // the firmware's, and the trampoline's of other CPUs
-#define PIC1_DATA     0x21
-#define PIC2_DATA     0xa1
-#define COM1_IRQ      4
+#define CONFIG_NAME "nestor.cfg"
+#define LOW_MEMORY  MIB // the firmware's, and the trampoline's of other CPUs
+#define PIC1_DATA   0x21
+#define PIC2_DATA   0xa1
+#define COM1_IRQ    4
 
 typedef unsigned long long ull;
 

@@ -5,13 +5,13 @@
 #include "libc/string.h"
 #include "libc/x86.h"
 
-#define PTE_P     BIT(0)
-#define PTE_RW    BIT(1)
-#define PTE_PWT   BIT(3)
-#define PTE_PCD   BIT(4)
-#define PTE_LARGE BIT(7)
-#define PTE_NX    BIT(63)
-#define PTE_ADDR  0x000ffffffffff000ull
+#define PTE_P       BIT(0)
+#define PTE_RW      BIT(1)
+#define PTE_PWT     BIT(3)
+#define PTE_PCD     BIT(4)
+#define PTE_LARGE   BIT(7)
+#define PTE_NX      BIT(63)
+#define PTE_ADDR    0x000ffffffffff000ull
 
 #define KERNEL_VMA  0xffffffff80000000ull
 #define STACK_VMA   0xffffff0000000000ull

@@ -8,8 +8,8 @@
 #include "vmx/platform.h"
 #include "vmx/run.h"
 
-#define SLICE_NS 5000000
-#define QUIRK_NS 50000000
+#define SLICE_NS    5000000
+#define QUIRK_NS    50000000
 #define IDLE_MAX_NS 1000000000
 
 static struct vcpu *queue[SCHED_VCPUS];

@@ -9,7 +9,8 @@ section .text
 extern trap_handle
 
 ; Vectors 8, 10-14, 17, 21, 29, 30 push an error code; the others get 0.
-%define HAS_CODE(v) ((v) == 8 || ((v) >= 10 && (v) <= 14) || (v) == 17 || (v) == 21 || (v) == 29 || (v) == 30)
+%define HAS_CODE(v) \
+        ((v) == 8 || ((v) >= 10 && (v) <= 14) || (v) == 17 || (v) == 21 || (v) == 29 || (v) == 30)
 
 %assign v 0
 %rep 256

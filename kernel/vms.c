@@ -85,7 +85,9 @@ static bool get_image(const struct vm_config *c, const struct boot_info *info,
                   f->line, c->name, f->name);
         return false;
     }
-    *image = (struct image){.data = phys_ptr(m->start), .size = m->size, .name = f->name,
+    *image = (struct image){.data = phys_ptr(m->start),
+                            .size = m->size,
+                            .name = f->name,
                             .args = f->args ? f->args : ""};
     return true;
 }
@@ -145,7 +147,7 @@ static bool load_images(struct vm *vm, const struct vm_config *c, const struct b
     for (u32 i = 0; i < c->modules; i++)
         if (!get_image(c, info, &c->module[i], &load->module[load->modules++]))
             return false;
-    int r = c->kind == VM_KIND_LINUX        ? load_linux(load)
+    int r = c->kind == VM_KIND_LINUX       ? load_linux(load)
             : c->kind == VM_KIND_MULTIBOOT ? load_multiboot(load)
                                            : load_image(load);
     if (r)
@@ -212,9 +214,8 @@ static bool start_vm(const struct vm_config *c, const struct boot_info *info, st
                                     .ram_below_4g = MIN(c->memory, LOW_RAM_MAX),
                                     .ram_above_4g = c->memory - MIN(c->memory, LOW_RAM_MAX),
                                     .start_time = cmos_seconds(),
-                                    .debug_exit = c->debug_exit == CONFIG_NO_PORT
-                                                      ? 0
-                                                      : (u16)c->debug_exit};
+                                    .debug_exit =
+                                        c->debug_exit == CONFIG_NO_PORT ? 0 : (u16)c->debug_exit};
     vm->hide_vmx = c->vmx == VMX_HIDDEN;
     vm->lock_vmx = c->vmx == VMX_LOCKED_OFF;
     const char *missing = vm_init(vm, &params);
@@ -228,8 +229,7 @@ static bool start_vm(const struct vm_config *c, const struct boot_info *info, st
     return true;
 }
 
-unsigned vms_start(const struct config *config, const struct boot_info *info,
-                   struct frames *frames)
+unsigned vms_start(const struct config *config, const struct boot_info *info, struct frames *frames)
 {
     for (u32 i = 0; i < config->nvms; i++)
         start_vm(&config->vm[i], info, frames);

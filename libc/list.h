@@ -33,4 +33,5 @@ static inline void list_del(struct list *node)
     list_init(node);
 }
 
-#define LIST_FOR(node, head) for (struct list *node = (head)->next; node != (head); node = node->next)
+#define LIST_FOR(node, head)                                                                       \
+    for (struct list *node = (head)->next; node != (head); node = node->next)

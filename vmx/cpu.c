@@ -38,8 +38,8 @@ static const char *find_missing(const struct vmx_caps *c)
     if (!CAP_HAS(c, MSR_BITMAPS))
         return "MSR bitmaps";
     if (!CAP_HAS(c, EXIT_HOST_64BIT) || !CAP_HAS(c, EXIT_LOAD_EFER) ||
-        !CAP_HAS(c, EXIT_SAVE_EFER) || !CAP_HAS(c, ENTRY_LOAD_EFER) ||
-        !CAP_HAS(c, EXIT_LOAD_PAT) || !CAP_HAS(c, EXIT_SAVE_PAT) || !CAP_HAS(c, ENTRY_LOAD_PAT))
+        !CAP_HAS(c, EXIT_SAVE_EFER) || !CAP_HAS(c, ENTRY_LOAD_EFER) || !CAP_HAS(c, EXIT_LOAD_PAT) ||
+        !CAP_HAS(c, EXIT_SAVE_PAT) || !CAP_HAS(c, ENTRY_LOAD_PAT))
         return "loading and saving of EFER and PAT";
     return NULL;
 }

@@ -9,17 +9,17 @@ struct cpu;
 
 enum vmx_problem {
     VMX_OK,
-    VMX_ABSENT,     // the processor has no VMX, or hides it
-    VMX_LOCKED,     // the firmware locked it off
-    VMX_INCAPABLE,  // something that Nestor needs is missing
-    VMX_VMXON,      // VMXON failed
+    VMX_ABSENT,    // the processor has no VMX, or hides it
+    VMX_LOCKED,    // the firmware locked it off
+    VMX_INCAPABLE, // something that Nestor needs is missing
+    VMX_VMXON,     // VMXON failed
 };
 
 struct vmx_state {
-    struct vmx_caps caps;   // of the processor
+    struct vmx_caps caps; // of the processor
     struct ept_caps ept;
-    struct vmx_host host;   // set by the layer above before a vCPU is made
-    unsigned timer_shift;   // the preemption timer counts TSC >> this
+    struct vmx_host host; // set by the layer above before a vCPU is made
+    unsigned timer_shift; // the preemption timer counts TSC >> this
     bool vpid, shadowing;
 };
 

@@ -12,9 +12,9 @@
 #define LEAF1_ECX_ALWAYS (BIT(21) | BIT(24) | BIT(31))
 #define LEAF1_OSXSAVE    BIT(27)
 // Not offered: DS, ACPI (thermal MSRs), HTT (set by the number of CPUs), TM, PBE, serial number.
-#define LEAF1_EDX        0x0f8bfbff
-#define LEAF1_APIC       BIT(9)
-#define LEAF1_HTT        BIT(28)
+#define LEAF1_EDX  0x0f8bfbff
+#define LEAF1_APIC BIT(9)
+#define LEAF1_HTT  BIT(28)
 
 #define LEAF6_ARAT BIT(2)
 
@@ -26,14 +26,14 @@
 // ECX: AVX512_VBMI, UMIP, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ, RDPID.
 #define LEAF7_ECX (BIT(1) | BIT(2) | BIT(6) | 0x5f00 | BIT(22))
 // EDX: AVX512_4VNNIW, 4FMAPS, FSRM, VP2INTERSECT, SERIALIZE. No speculation controls yet.
-#define LEAF7_EDX         (BIT(2) | BIT(3) | BIT(4) | BIT(8) | BIT(14))
+#define LEAF7_EDX          (BIT(2) | BIT(3) | BIT(4) | BIT(8) | BIT(14))
 
-#define XCR0_KNOWN 0xe7ull // x87, SSE, AVX, AVX-512
-#define LEAF_D1_XSAVES BIT(3)
+#define XCR0_KNOWN         0xe7ull // x87, SSE, AVX, AVX-512
+#define LEAF_D1_XSAVES     BIT(3)
 
-#define EXT1_ECX (BIT(0) | BIT(5) | BIT(8))
-#define EXT1_EDX (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
-#define EXT1_RDTSCP BIT(27)
+#define EXT1_ECX           (BIT(0) | BIT(5) | BIT(8))
+#define EXT1_EDX           (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
+#define EXT1_RDTSCP        BIT(27)
 #define EXT7_INVARIANT_TSC BIT(8)
 
 static u32 cpus_shift(u32 cpus)

@@ -17,7 +17,7 @@ typedef struct cpuid_regs (*cpuid_reader)(u32 leaf, u32 subleaf);
 
 struct cpuid_params {
     unsigned cpus;
-    bool vmx;            // L1 may use VMX
+    bool vmx;                     // L1 may use VMX
     bool xsaves, invpcid, rdtscp; // vmcs01 enables the instruction
 };
 
@@ -27,9 +27,9 @@ struct cpuid_table {
     struct cpuid_regs hv[CPUID_HV_MAX];
     u32 max_basic, max_ext;
     u32 cpus;
-    u64 xcr0, xss;       // bits that the VM may set
+    u64 xcr0, xss; // bits that the VM may set
     bool xsaves;
-    u64 efer;            // likewise
+    u64 efer; // likewise
     unsigned phys_bits, linear_bits;
 };
 
@@ -39,8 +39,8 @@ void cpuid_build(struct cpuid_table *t, cpuid_reader host, const struct cpuid_pa
 // What depends on the vCPU and its state.
 struct cpuid_state {
     u32 apic_id;
-    bool osxsave;        // CR4.OSXSAVE
-    bool apic;           // IA32_APIC_BASE.EN
+    bool osxsave; // CR4.OSXSAVE
+    bool apic;    // IA32_APIC_BASE.EN
 };
 
 // The VM's answer. Leaves above the limits answer as Intel processors do: like the highest basic

@@ -5,7 +5,7 @@
 ;   vmx_exit:       save the guest's registers, call vcpu_exit(vcpu):
 ;                   0: resume; otherwise return that value from vmx_run.
 ;
-; The offsets are those of struct vcpu (vmx/vcpu.h, checked there).
+; The offsets are those of struct vcpu (vmx/vm.h, checked in vmx/run.c).
 
 bits 64
 default rel
@@ -47,7 +47,7 @@ vmx_run:
         push    r14
         push    r15
         push    rdi
-        ; Other VMCSs of the vCPU get the value when they are loaded (vcpu_use_vmcs).
+        ; Other VMCSs of the vCPU get the value when they are loaded (use_vmcs).
         mov     [rdi + VCPU_HOST_RSP], rsp
         mov     rax, [rdi + VCPU_VMCS]
         mov     [rax + VMCS_HOST_RSP], rsp

@@ -55,8 +55,8 @@ void vcpu_inject(struct vcpu *vcpu, u8 vector, bool has_error, u32 error)
     if (first & INFO_VALID && becomes_double_fault(first, vector) && !exits)
         vcpu->event = (struct pending_event){.info = exception_info(VEC_DF, true)};
     else
-        vcpu->event = (struct pending_event){.info = exception_info(vector, has_error),
-                                             .error = error};
+        vcpu->event =
+            (struct pending_event){.info = exception_info(vector, has_error), .error = error};
     vcpu->event.raised = true;
     vcpu_note(vcpu, WORK_EVENTS);
 }

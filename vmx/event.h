@@ -3,14 +3,19 @@
 
 #include "vmx/exit.h"
 
-#define INFO_VALID       BIT(31)
-#define INFO_ERROR_CODE  BIT(11)
-#define INFO_TYPE(i)     ((i) >> 8 & 7)
-#define INFO_VECTOR(i)   ((i) & 0xff)
+#define INFO_VALID      BIT(31)
+#define INFO_ERROR_CODE BIT(11)
+#define INFO_TYPE(i)    ((i) >> 8 & 7)
+#define INFO_VECTOR(i)  ((i)&0xff)
 
 enum event_type {
-    EVENT_INTERRUPT = 0, EVENT_NMI = 2, EVENT_HARD_EXCEPTION, EVENT_SOFT_INTERRUPT,
-    EVENT_PRIVILEGED_EXCEPTION, EVENT_SOFT_EXCEPTION, EVENT_OTHER,
+    EVENT_INTERRUPT = 0,
+    EVENT_NMI = 2,
+    EVENT_HARD_EXCEPTION,
+    EVENT_SOFT_INTERRUPT,
+    EVENT_PRIVILEGED_EXCEPTION,
+    EVENT_SOFT_EXCEPTION,
+    EVENT_OTHER,
 };
 
 #define BLOCKING_STI    BIT(0)

@@ -7,7 +7,7 @@
 #include "vmx/event.h"
 #include "vmx/nested/nested.h"
 
-#define DR6_RESET        0xffff0ff0ull
+#define DR6_RESET 0xffff0ff0ull
 
 static struct cpuid_regs host_cpuid(u32 leaf, u32 subleaf)
 {
@@ -29,8 +29,7 @@ enum run_result exit_cpuid(struct vcpu *vcpu)
         vcpu_skip(vcpu);
         return RUN_RESUME;
     }
-    const struct cpuid_regs *fixed =
-        cpuid_fixed(&vcpu->vm->cpuid, (u32)vcpu->gpr[GPR_RAX]);
+    const struct cpuid_regs *fixed = cpuid_fixed(&vcpu->vm->cpuid, (u32)vcpu->gpr[GPR_RAX]);
     if (LIKELY(fixed)) {
         set_cpuid(vcpu, fixed);
         vcpu_skip(vcpu);

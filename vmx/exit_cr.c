@@ -7,7 +7,7 @@
 
 enum cr_access { CR_TO, CR_FROM, CR_CLTS, CR_LMSW };
 
-#define CR0_KNOWN 0xe005003full
+#define CR0_KNOWN    0xe005003full
 #define CR4_PAE_BITS (BIT(4) | BIT(5) | BIT(7) | CR4_SMEP) // PSE, PAE, PGE, SMEP
 
 static bool long_mode(void)
@@ -18,15 +18,15 @@ static bool long_mode(void)
 // SDM, "MOV—Move to/from Control Registers": what makes #GP(0).
 static bool cr0_ok(u64 new, u64 cr4)
 {
-    if ((new & CR0_PG && !(new & CR0_PE)) || (new & CR0_NW && !(new & CR0_CD)))
+    if ((new &CR0_PG && !(new &CR0_PE)) || (new &CR0_NW && !(new &CR0_CD)))
         return false;
-    if (!(new & CR0_PG) && cr4 & CR4_PCIDE)
+    if (!(new &CR0_PG) && cr4 & CR4_PCIDE)
         return false;
     u64 efer = vmread(F(GUEST_EFER));
-    if (new & CR0_PG && efer & EFER_LME && !(efer & EFER_LMA))
+    if (new &CR0_PG && efer &EFER_LME && !(efer & EFER_LMA))
         return cr4 & CR4_PAE && !(vmread(F(GUEST_CS_AR)) & BIT(13));
     // Leaving IA-32e mode works from compatibility mode only.
-    return new & CR0_PG || !(efer & EFER_LMA) || !(vmread(F(GUEST_CS_AR)) & BIT(13));
+    return new &CR0_PG || !(efer & EFER_LMA) || !(vmread(F(GUEST_CS_AR)) & BIT(13));
 }
 
 // EFER.LMA and the entry control follow CR0.PG.
@@ -100,9 +100,9 @@ static bool write_cr4_guest(struct vcpu *vcpu, u64 value)
     u64 new = (value & ~l1.mask) | (l1.actual & l1.mask);
     if (new & ~vcpu->cr4_mask || !nested_cr4_ok(vcpu, new))
         return false;
-    if (long_mode() && !(new & CR4_PAE))
+    if (long_mode() && !(new &CR4_PAE))
         return false;
-    if (new & CR4_PCIDE && !(old & CR4_PCIDE) && (!long_mode() || vmread(F(GUEST_CR3)) & 0xfff))
+    if (new &CR4_PCIDE && !(old & CR4_PCIDE) && (!long_mode() || vmread(F(GUEST_CR3)) & 0xfff))
         return false;
     if ((new ^ old) & CR4_PAE_BITS && !load_pdptes(vcpu, cr0, new))
         return false;
@@ -114,8 +114,8 @@ static bool write_cr4_guest(struct vcpu *vcpu, u64 value)
     return true;
 }
 
-// MOV to CR3 exits without need on processors that force it, and for L2 where L1's CR3-target values
-// say that it is not L1's.
+// MOV to CR3 exits without need on processors that force it, and for L2 where L1's CR3-target
+// values say that it is not L1's.
 static bool write_cr3_guest(struct vcpu *vcpu, u64 value)
 {
     u64 keep = BIT(63), cr4 = vmread(F(GUEST_CR4));
@@ -170,8 +170,7 @@ enum run_result exit_cr_access(struct vcpu *vcpu)
         vcpu_set_gpr(vcpu, reg, cr == 3 ? vmread(F(GUEST_CR3)) : vlapic_tpr(vcpu->lapic) >> 4);
         break;
     case CR_CLTS:
-        ok = write_cr0_guest(
-            vcpu, guest_view(F(GUEST_CR0), F(CR0_MASK), F(CR0_SHADOW)) & ~CR0_TS);
+        ok = write_cr0_guest(vcpu, guest_view(F(GUEST_CR0), F(CR0_MASK), F(CR0_SHADOW)) & ~CR0_TS);
         break;
     case CR_LMSW:
         ok = lmsw(vcpu, q >> 16 & 0xffff);

@@ -72,9 +72,9 @@ static unsigned fetch(struct vcpu *vcpu, u64 linear, u8 *bytes)
     vcpu_paging(vcpu, &p);
     if (guest_linear_read(&p, linear, bytes, first, how, &f) != GUESTPT_OK)
         return 0;
-    if (first < INSN_MAX_LENGTH && guest_linear_read(&p, linear + first, bytes + first,
-                                                     INSN_MAX_LENGTH - first, how,
-                                                     &f) != GUESTPT_OK)
+    if (first < INSN_MAX_LENGTH &&
+        guest_linear_read(&p, linear + first, bytes + first, INSN_MAX_LENGTH - first, how, &f) !=
+            GUESTPT_OK)
         return first;
     return INSN_MAX_LENGTH;
 }
@@ -83,7 +83,9 @@ static void emulate(struct vcpu *vcpu)
 {
     static const struct insn_mem_ops ops = {op_read, op_write};
     struct seg_state seg[SEG_COUNT] = {0};
-    struct mmio_ctx ctx = {.ops = &ops, .context = vcpu, .rip = vmread(F(GUEST_RIP)),
+    struct mmio_ctx ctx = {.ops = &ops,
+                           .context = vcpu,
+                           .rip = vmread(F(GUEST_RIP)),
                            .rflags = vmread(F(GUEST_RFLAGS))};
     vcpu_linear_ctx(vcpu, &ctx.cpu, seg);
     u8 bytes[INSN_MAX_LENGTH];

@@ -1,10 +1,10 @@
-// The MSRs of a VM: one table says of each what a read and a write do. MSRs that are not here do not
-// exist: #GP(0).
+// The MSRs of a VM: one table says of each what a read and a write do. MSRs that are not here do
+// not exist: #GP(0).
 
+#include "vmx/msr.h"
 #include "libc/x86.h"
 #include "vmx/cpu.h"
 #include "vmx/event.h"
-#include "vmx/msr.h"
 #include "vmx/nested/nested.h"
 
 typedef bool (*msr_read)(struct vcpu *vcpu, u32 msr, u64 *v);
@@ -13,7 +13,7 @@ typedef bool (*msr_write)(struct vcpu *vcpu, u32 msr, u64 v);
 struct msr_row {
     u32 first, last;
     msr_read read;
-    msr_write write; // NULL: #GP
+    msr_write write;                         // NULL: #GP
     enum { EXITS, READ_DIRECT, DIRECT } way; // which accesses of the guest need no exit
 };
 

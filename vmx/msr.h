@@ -11,8 +11,8 @@ bool vcpu_wrmsr(struct vcpu *vcpu, u32 msr, u64 value);
 // Fills an MSR bitmap with exits for all but the MSRs that the guest may use directly.
 void msr_bitmap_init(u8 *page);
 
-// The words of 64 MSRs in which a bitmap lets anything through, by their index in its read half; the
-// write half is MSR_BITMAP_WRITES words further. Returns how many, at most `max`.
+// The words of 64 MSRs in which a bitmap lets anything through, by their index in its read half;
+// the write half is MSR_BITMAP_WRITES words further. Returns how many, at most `max`.
 #define MSR_BITMAP_WRITES (2048 / 8)
 unsigned msr_bitmap_open_words(const u8 *page, u16 *words, unsigned max);
 

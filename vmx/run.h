@@ -5,8 +5,8 @@
 
 // Makes a VM of RAM `mem` and the budget `pool` runnable: EPT01, CPUID, machine, vCPUs (halted
 // until vcpu_start). The structure lies in zeroed memory of the caller; name, id, ops, mem, pool
-// and what it hides of VMX are set. `params` needs cpus, start_time, debug_exit and RAM sizes. 0, or a message that says
-// what is missing.
+// and what it hides of VMX are set. `params` needs cpus, start_time, debug_exit and RAM sizes. 0,
+// or a message that says what is missing.
 const char *vm_init(struct vm *vm, const struct machine_params *params);
 
 // Power-on state with the registers that a boot protocol wants.

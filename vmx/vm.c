@@ -202,8 +202,8 @@ void vcpu_dump(struct vcpu *v)
     log_error("  cr0 %08llx cr3 %016llx cr4 %08llx efer %04llx", (ull)vmread(F(GUEST_CR0)),
               (ull)vmread(F(GUEST_CR3)), (ull)vmread(F(GUEST_CR4)), (ull)vmread(F(GUEST_EFER)));
     for (unsigned i = 0; i < GPR_COUNT; i += 4)
-        log_error("  r%-2u %016llx %016llx %016llx %016llx", i, (ull)v->gpr[i],
-                  (ull)v->gpr[i + 1], (ull)v->gpr[i + 2], (ull)v->gpr[i + 3]);
+        log_error("  r%-2u %016llx %016llx %016llx %016llx", i, (ull)v->gpr[i], (ull)v->gpr[i + 1],
+                  (ull)v->gpr[i + 2], (ull)v->gpr[i + 3]);
     DUMP_SEGMENT(CS);
     DUMP_SEGMENT(SS);
     DUMP_SEGMENT(DS);

@@ -38,23 +38,23 @@ struct vm {
     unsigned id;
     enum vm_state state;
     enum vm_end end;
-    u32 end_code;          // of VM_END_DEBUG_EXIT
+    u32 end_code; // of VM_END_DEBUG_EXIT
     const struct vm_ops *ops;
 
     struct guest_mem mem;
-    struct pool pool;      // everything that L0 allocates for this VM
+    struct pool pool; // everything that L0 allocates for this VM
     struct ept ept01;
-    hpa_t msr_bitmap;      // of vmcs01
-    u16 msr_open[8];       // its words that let anything through (msr_bitmap_open_words)
+    hpa_t msr_bitmap; // of vmcs01
+    u16 msr_open[8];  // its words that let anything through (msr_bitmap_open_words)
     unsigned msr_opens;
     struct cpuid_table cpuid;
-    struct vmx_caps caps;  // what L1 sees
+    struct vmx_caps caps; // what L1 sees
     unsigned phys_bits;
     bool hide_vmx, lock_vmx; // its processor has no VMX; its firmware locked VMX off
 
     struct machine machine;
     struct spinlock device_lock; // machine, but for a vCPU's own local APIC
-    u64 tsc_start;         // host TSC at the VM's time 0
+    u64 tsc_start;               // host TSC at the VM's time 0
 
     unsigned cpus, cpus_wanted;
     struct vcpu *vcpu[VM_MAX_CPUS];
@@ -74,8 +74,8 @@ struct pending_event {
     u32 error;
     u32 length;
     bool triple_fault; // instead of an event
-    bool raised; // by L0 on behalf of an instruction, so that L1 may want to see L2's
-    u64 address; // of a page fault that L0 raised
+    bool raised;       // by L0 on behalf of an instruction, so that L1 may want to see L2's
+    u64 address;       // of a page fault that L0 raised
 };
 
 // Why vmx_run() came back.
@@ -87,33 +87,33 @@ enum run_result {
 };
 
 struct vcpu {
-    u64 gpr[GPR_COUNT];  // RSP is in the VMCS. First three: offsets known to vmx/enter.asm
-    struct vmcs *vmcs;   // the current one: &vmcs01 or a vmcs02
+    u64 gpr[GPR_COUNT]; // RSP is in the VMCS. First three: offsets known to vmx/enter.asm
+    struct vmcs *vmcs;  // the current one: &vmcs01 or a vmcs02
     u64 host_rsp;
     struct vm *vm;
     unsigned id;
     u32 work;
 
-    u64 slice_end;       // TSC
-    u64 deadline;        // TSC of the next timer of the VM or the vCPU, as last computed
-    u64 until;           // TSC at which L0 wants the CPU back: for the deadline or the slice's end
+    u64 slice_end; // TSC
+    u64 deadline;  // TSC of the next timer of the VM or the vCPU, as last computed
+    u64 until;     // TSC at which L0 wants the CPU back: for the deadline or the slice's end
 
     enum vcpu_activity activity;
     struct pending_event event; // exception or re-injected event for the next entry
-    u64 tsc_offset;      // of L1
-    u64 tsc_adjust;      // IA32_TSC_ADJUST
-    u64 feature_control; // IA32_FEATURE_CONTROL
-    u64 misc_enable;     // IA32_MISC_ENABLE
-    u64 cr4_mask;        // bits of CR4 that the VM may set
-    u64 mtrr[28];        // vmx/msr.c
+    u64 tsc_offset;             // of L1
+    u64 tsc_adjust;             // IA32_TSC_ADJUST
+    u64 feature_control;        // IA32_FEATURE_CONTROL
+    u64 misc_enable;            // IA32_MISC_ENABLE
+    u64 cr4_mask;               // bits of CR4 that the VM may set
+    u64 mtrr[28];               // vmx/msr.c
     struct vmcs vmcs01;
     struct nested *nested;
     bool in_l2;
-    bool host_dirty;     // L0 changed a register of L1 that nested VMX took for unchanged
+    bool host_dirty; // L0 changed a register of L1 that nested VMX took for unchanged
     struct vlapic *lapic;
     hpa_t apic_page;
     u16 vpid;
-    u64 ept_version;     // of EPT01 that this CPU has flushed for
+    u64 ept_version;        // of EPT01 that this CPU has flushed for
     struct switched *saved; // registers that stay in the processor until another vCPU runs
     struct stats stats;
 };

@@ -8,7 +8,7 @@ struct cpu;
 struct pool;
 
 struct vmcs {
-    u64 host_rsp;    // what HOST_RSP holds; first two: offsets known to vmx/enter.asm
+    u64 host_rsp; // what HOST_RSP holds; first two: offsets known to vmx/enter.asm
     bool launched;
     hpa_t hpa;
     struct cpu *cpu; // where it is active, NULL: cleared

@@ -46,18 +46,17 @@ static void write_controls(struct vcpu *vcpu)
     proc2 |= vm->cpuid.ext[1].edx & BIT(27) ? CTL_RDTSCP : 0;
     proc2 |= vm->cpuid.basic[7].ebx & BIT(10) ? CTL_INVPCID : 0;
     proc2 |= vm->cpuid.xsaves ? CTL_XSAVES : 0;
-    vcpu->vmcs->proc =
-        limit(WORD_PROC, CTL_TSC_OFFSETTING | CTL_HLT_EXITING | CTL_MWAIT_EXITING |
-                             CTL_RDPMC_EXITING | CTL_CR8_LOAD_EXITING | CTL_CR8_STORE_EXITING |
-                             CTL_IO_EXITING | CTL_MSR_BITMAPS | CTL_MONITOR_EXITING |
-                             CTL_SECONDARY);
+    vcpu->vmcs->proc = limit(WORD_PROC, CTL_TSC_OFFSETTING | CTL_HLT_EXITING | CTL_MWAIT_EXITING |
+                                            CTL_RDPMC_EXITING | CTL_CR8_LOAD_EXITING |
+                                            CTL_CR8_STORE_EXITING | CTL_IO_EXITING |
+                                            CTL_MSR_BITMAPS | CTL_MONITOR_EXITING | CTL_SECONDARY);
     // Without the TRUE capabilities CR3 accesses exit, which costs and changes nothing else.
     vmwrite(F(PIN_CTRL), vmcs01_pin());
     vmwrite(F(PROC_CTRL), vcpu->vmcs->proc);
     vmwrite(F(PROC2_CTRL), limit(WORD_PROC2, proc2));
     vmwrite(F(EXIT_CTRL), vmcs01_exit_controls());
-    vmwrite(F(ENTRY_CTRL), limit(WORD_ENTRY, CTL_ENTRY_LOAD_DEBUG | CTL_ENTRY_LOAD_PAT |
-                                                 CTL_ENTRY_LOAD_EFER));
+    vmwrite(F(ENTRY_CTRL),
+            limit(WORD_ENTRY, CTL_ENTRY_LOAD_DEBUG | CTL_ENTRY_LOAD_PAT | CTL_ENTRY_LOAD_EFER));
     vmwrite(F(EXCEPTION_BITMAP), vmcs01_exceptions());
     vmwrite(F(PF_ERROR_MASK), 0);
     vmwrite(F(PF_ERROR_MATCH), 0);
@@ -139,8 +138,7 @@ static void write_rest(const struct vcpu_start *s)
 void vcpu_start(struct vcpu *vcpu, const struct vcpu_start *s)
 {
     vmcs_load(&vcpu->vmcs01);
-    write_cr(s->long_mode ? CR0_PG | CR0_PE | CR0_ET : CR0_PE | CR0_ET,
-             s->long_mode ? CR4_PAE : 0);
+    write_cr(s->long_mode ? CR0_PG | CR0_PE | CR0_ET : CR0_PE | CR0_ET, s->long_mode ? CR4_PAE : 0);
     write_segments(s);
     write_rest(s);
     vcpu->gpr[GPR_RAX] = s->rax;

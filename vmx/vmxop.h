@@ -49,9 +49,7 @@ static inline bool vmread_safe(vmcs_field_t f, u64 *v)
     bool fail;
     *v = 0;
     COUNT(vmreads);
-    asm volatile("vmread %2, %1"
-                 : "=@ccbe"(fail), "+r"(*v)
-                 : "r"((u64)vmcs_encoding[f.i]));
+    asm volatile("vmread %2, %1" : "=@ccbe"(fail), "+r"(*v) : "r"((u64)vmcs_encoding[f.i]));
     return !fail;
 }
 

@@ -3,7 +3,7 @@
 #include "drivers/model/vlapic_internal.h"
 #include "libc/string.h"
 
-#define VERSION          0x00050014u // integrated APIC, LVT entries 0..5, no EOI-broadcast suppression
+#define VERSION          0x00050014u // integrated, LVT entries 0..5, no EOI-broadcast suppression
 #define DFR_FIXED        0x0fffffffu
 #define LVT_RESET        VLAPIC_LVT_MASKED
 #define LVT_TSC_DEADLINE 0x40000u

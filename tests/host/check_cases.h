@@ -2,6 +2,8 @@
 // The cases of the entry checks, by row: what is set up and passes although the row's condition
 // holds, and one change that makes exactly this row fail.
 
+#include <stdlib.h>
+
 #include "tests/host/nested_base.h"
 
 // What a case may change: vmcs12, L1's processor, its view of itself, its memory.

@@ -5,6 +5,7 @@
 
 #include "drivers/model/vlapic.h"
 #include "tests/host/model_world.h"
+#include "tests/host/test.h"
 
 #define WORLD_CPUS 4
 

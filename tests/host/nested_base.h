@@ -2,6 +2,7 @@
 // A processor as an L1 may see it and a vmcs12 that passes every entry check on it, for the tests
 // of nested VMX.
 
+#include "libc/string.h"
 #include "libc/x86.h"
 #include "vmx/nested/check.h"
 

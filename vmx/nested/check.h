@@ -30,7 +30,8 @@
 enum entry_check {
 #define BEGIN(section)
 #define RULE(name, groups, rule, text) RULE_##name,
-#define END(section)                   RULE_END_##section, RULE_LAST_##section = RULE_END_##section - 1,
+#define END(section)                                                                               \
+    RULE_END_##section, RULE_LAST_##section = RULE_END_##section - 1,
 #include "vmx/nested/check.def"
 #undef BEGIN
 #undef RULE

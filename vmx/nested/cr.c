@@ -59,7 +59,7 @@ void nested_tsc_offset_changed(struct vcpu *vcpu)
 {
     struct nested *n = vcpu->nested;
     LIST_FOR(node, &n->active)
-        CONTAINER_OF(node, struct nvmcs, lru)->v.unmerged |= GROUP(TSC);
+    CONTAINER_OF(node, struct nvmcs, lru)->v.unmerged |= GROUP(TSC);
     if (vcpu->in_l2)
         merge_tsc(vcpu, n->current);
     else

@@ -58,8 +58,7 @@ static void start_timer(struct vcpu *vcpu, struct nvmcs *nv)
 {
     vcpu->nested->timer_deadline = ~0ull;
     if (V12_HAS(&nv->v, PREEMPTION_TIMER))
-        vcpu->nested->timer_deadline =
-            rdtsc() + (v12(nv, F(PREEMPTION_TIMER)) << vmx.timer_shift);
+        vcpu->nested->timer_deadline = rdtsc() + (v12(nv, F(PREEMPTION_TIMER)) << vmx.timer_shift);
 }
 
 static enum vcpu_activity activity_of(u64 state)
@@ -126,7 +125,8 @@ vmx_result_t entry_run(struct vcpu *vcpu, struct nvmcs *nv)
     entry_address_space(vcpu, nv);
     vcpu->in_l2 = true;
     if (UNLIKELY(msrs)) {
-        u32 failed = load_msr_list(vcpu, GPA(v12(nv, F(ENTRY_MSR_LOAD_ADDR))), msrs, MSR_ENTRY_LOAD);
+        u32 failed =
+            load_msr_list(vcpu, GPA(v12(nv, F(ENTRY_MSR_LOAD_ADDR))), msrs, MSR_ENTRY_LOAD);
         if (failed) {
             leave_failed_entry(vcpu, nv, EXIT_BAD_MSR_LOAD, failed);
             return VMX_DONE;

@@ -6,9 +6,9 @@
 #include "vmx/nested/shadow.h"
 #include "vmx/nested/state.h"
 
-#define FEATURE_LOCKED      BIT(0)
-#define FEATURE_VMX         BIT(2)
-#define REVISION_SHADOW     (1u << 31)
+#define FEATURE_LOCKED  BIT(0)
+#define FEATURE_VMX     BIT(2)
+#define REVISION_SHADOW (1u << 31)
 
 // The instruction information of VMREAD and VMWRITE, whose common form is short enough to be read
 // without insn_info_decode(). SDM, "Information for VM Exits Due to Instruction Execution".
@@ -274,8 +274,8 @@ enum run_result nested_vmptrst(struct vcpu *vcpu)
     return finish(vcpu, write_operand(vcpu, &info, &pointer, 8, &r) ? VMX_SUCCEED : r);
 }
 
-// The field that an operand of VMREAD or VMWRITE names, if L1's processor has it. The map answers for
-// whole fields.
+// The field that an operand of VMREAD or VMWRITE names, if L1's processor has it. The map answers
+// for whole fields.
 static inline bool find_field(struct vcpu *vcpu, u64 encoding, vmcs_field_t *f, bool *high)
 {
     const struct nested *n = vcpu->nested;
@@ -412,8 +412,7 @@ struct descriptor {
     u64 first, second;
 };
 
-static bool read_invalidation(struct vcpu *vcpu, u64 *type, struct descriptor *d,
-                              vmx_result_t *r)
+static bool read_invalidation(struct vcpu *vcpu, u64 *type, struct descriptor *d, vmx_result_t *r)
 {
     struct insn_info info;
     decode(INFO_INVALIDATE, &info);
@@ -453,7 +452,8 @@ enum run_result nested_invept(struct vcpu *vcpu)
 // Whatever the type, L2's own TLB tag loses all: a VPID of L1 names the vmcs02s that use it.
 static void flush_vpid12(struct vcpu *vcpu, u16 vpid12, bool all)
 {
-    LIST_FOR(node, &vcpu->nested->active) {
+    LIST_FOR(node, &vcpu->nested->active)
+    {
         struct nvmcs *nv = CONTAINER_OF(node, struct nvmcs, lru);
         if (all || (u16)v12(nv, F(VPID)) == vpid12)
             nv->flush_vpid = true;

@@ -17,8 +17,8 @@ static enum run_result reflect(struct vcpu *vcpu, u32 reason)
 // A virtual exit that the processor did not make.
 static void leave_synthetic(struct vcpu *vcpu, u32 reason, u32 intr_info)
 {
-    struct leave x = {.reason = reason, .intr_info = intr_info, .own_info = true,
-                      .synthetic = true};
+    struct leave x = {
+        .reason = reason, .intr_info = intr_info, .own_info = true, .synthetic = true};
     leave_l2(vcpu, &x);
 }
 
@@ -172,20 +172,23 @@ static void exit_for_interrupt(struct vcpu *vcpu, struct nvmcs *nv)
 bool nested_intercepts(struct vcpu *vcpu, u32 info, u32 error)
 {
     const struct exit_bitmaps none = {0};
-    const struct exit_event x = {.reason = EXIT_EXCEPTION_NMI, .intr_info = info,
-                                 .intr_error = error};
+    const struct exit_event x = {
+        .reason = EXIT_EXCEPTION_NMI, .intr_info = info, .intr_error = error};
     return vcpu->in_l2 && exit_owner(&vcpu->nested->current->v, &x, &none) == EXIT_TO_L1;
 }
 
-// An exception that L0 raised while it executed an instruction for L2 is L1's if the exception bitmap
-// says so, like one that the processor raises.
+// An exception that L0 raised while it executed an instruction for L2 is L1's if the exception
+// bitmap says so, like one that the processor raises.
 static bool exit_for_exception(struct vcpu *vcpu)
 {
     const struct pending_event e = vcpu->event;
     if (!e.raised || !(e.info & INFO_VALID) || !nested_intercepts(vcpu, e.info, e.error))
         return false;
-    struct leave leave = {.reason = EXIT_EXCEPTION_NMI, .qualification = e.address,
-                          .intr_info = e.info, .intr_error = e.error, .own_info = true};
+    struct leave leave = {.reason = EXIT_EXCEPTION_NMI,
+                          .qualification = e.address,
+                          .intr_info = e.info,
+                          .intr_error = e.error,
+                          .own_info = true};
     vcpu->event.info = 0;
     leave_l2(vcpu, &leave);
     return true;

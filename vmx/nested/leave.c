@@ -5,19 +5,19 @@
 #include "vmx/msr.h"
 #include "vmx/nested/shadow.h"
 
-#define AR_CODE     0xb
-#define AR_DATA     0x3
-#define AR_S        BIT(4)
-#define AR_P        BIT(7)
-#define AR_L        BIT(13)
-#define AR_DB       BIT(14)
-#define AR_G        BIT(15)
-#define AR_UNUSABLE BIT(16)
-#define TSS_BUSY    0x8b
-#define TSS_LIMIT   0x67
-#define TABLE_LIMIT 0xffff
-#define FLAT_LIMIT  0xffffffffull
-#define DR7_RESET   0x400
+#define AR_CODE             0xb
+#define AR_DATA             0x3
+#define AR_S                BIT(4)
+#define AR_P                BIT(7)
+#define AR_L                BIT(13)
+#define AR_DB               BIT(14)
+#define AR_G                BIT(15)
+#define AR_UNUSABLE         BIT(16)
+#define TSS_BUSY            0x8b
+#define TSS_LIMIT           0x67
+#define TABLE_LIMIT         0xffff
+#define FLAT_LIMIT          0xffffffffull
+#define DR7_RESET           0x400
 #define REASON_ENTRY_FAILED BIT(31)
 
 // Guest state that changes while L2 runs and that hypervisors look at after an exit. The rest stays
@@ -55,9 +55,10 @@ static void save_timer(struct vcpu *vcpu, struct nvmcs *nv)
     SAVE(nv, PREEMPTION_TIMER, end > now ? (end - now) >> vmx.timer_shift : 0);
 }
 
-// Which exit information an exit for a reason defines besides qualification and length: SDM, "VM-Exit
-// Information Fields". The rest keeps its old value, but for the valid bits, which are then clear.
-#define ON(reason) BIT(EXIT_##reason)
+// Which exit information an exit for a reason defines besides qualification and length: SDM,
+// "VM-Exit Information Fields". The rest keeps its old value, but for the valid bits, which are
+// then clear.
+#define ON(reason)        BIT(EXIT_##reason)
 #define DEFINES_INTR_INFO (ON(EXCEPTION_NMI) | ON(EXTERNAL_INTERRUPT))
 #define DEFINES_VECTORING                                                                          \
     (ON(EXCEPTION_NMI) | ON(TASK_SWITCH) | ON(EPT_VIOLATION) | ON(EPT_MISCONFIG) |                 \
@@ -140,7 +141,8 @@ static void load_host_segments(struct nvmcs *nv, bool wide)
     vmwrite(F(GUEST_IDTR_LIMIT), TABLE_LIMIT);
 }
 
-// ET, reserved bits, CD and NW of CR0 are not modified by an exit; the last two are in CR0_SHADOW only.
+// ET, reserved bits, CD and NW of CR0 are not modified by an exit; the last two are in CR0_SHADOW
+// only.
 static u64 host_cr0(const struct nvmcs *nv)
 {
     return (v12(nv, F(HOST_CR0)) & ~(CR0_CD | CR0_NW)) | CR0_ET;
@@ -157,8 +159,8 @@ struct l2_left {
     u64 efer, pat;
 };
 
-// SDM, "Loading Host Control Registers, Debug Registers, MSRs". This part L1 cannot change without an
-// exit, so that vmcs01 mostly holds it from the last time.
+// SDM, "Loading Host Control Registers, Debug Registers, MSRs". This part L1 cannot change without
+// an exit, so that vmcs01 mostly holds it from the last time.
 static void load_host_rare(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_left *l2)
 {
     bool wide = V12_HAS(&nv->v, EXIT_HOST_64BIT);

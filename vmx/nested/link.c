@@ -107,8 +107,8 @@ static enum run_result execute(struct vcpu *vcpu,
                                int (*insn)(struct vcpu *, const struct linked *, struct operands *))
 {
     struct linked l = {0};
-    struct operands o = {.wide = vmread(F(GUEST_CS_AR)) & BIT(13) &&
-                                 vmread(F(GUEST_EFER)) & EFER_LMA};
+    struct operands o = {.wide =
+                             vmread(F(GUEST_CS_AR)) & BIT(13) && vmread(F(GUEST_EFER)) & EFER_LMA};
     u64 flags;
     o.size = o.wide ? 8 : 4;
     insn_info_decode(INFO_VMCS_FIELD, (u32)vmread(F(EXIT_INSTR_INFO)),

@@ -20,9 +20,9 @@ static u8 *l1_page(struct vcpu *vcpu, u64 address)
 
 static void write_pin(struct nvmcs *nv)
 {
-    vmwrite(F(PIN_CTRL),
-            limit(WORD_PIN, control_merge_word(WORD_PIN, v12_controls(&nv->v, WORD_PIN), &vmx.caps) |
-                                CTL_PREEMPTION_TIMER));
+    vmwrite(F(PIN_CTRL), limit(WORD_PIN, control_merge_word(
+                                             WORD_PIN, v12_controls(&nv->v, WORD_PIN), &vmx.caps) |
+                                             CTL_PREEMPTION_TIMER));
 }
 
 // The bits of the primary controls that the table leaves to this function.
@@ -55,8 +55,8 @@ static void write_proc2(struct vcpu *vcpu, struct nvmcs *nv)
 static void write_entry(struct nvmcs *nv)
 {
     vmwrite(F(ENTRY_CTRL),
-            limit(WORD_ENTRY, control_merge_word(WORD_ENTRY, v12_controls(&nv->v, WORD_ENTRY),
-                                                 &vmx.caps)));
+            limit(WORD_ENTRY,
+                  control_merge_word(WORD_ENTRY, v12_controls(&nv->v, WORD_ENTRY), &vmx.caps)));
 }
 
 static void write_exceptions(struct nvmcs *nv)
@@ -85,7 +85,7 @@ static u64 pinned(struct vcpu *vcpu, u64 address)
 {
     hpa_t hpa;
     return guest_to_host(&vcpu->vm->mem, GPA(address), &hpa, NULL) ? hpa.v
-                                                                    : vcpu->nested->no_page.v;
+                                                                   : vcpu->nested->no_page.v;
 }
 
 static void write_apic(struct vcpu *vcpu, struct nvmcs *nv)

@@ -24,9 +24,9 @@
 #define VMX_ERR_MOV_SS              26
 #define VMX_ERR_INVALIDATION        28
 
-#define VMCS_NONE GPA(~0ull)
+#define VMCS_NONE                   GPA(~0ull)
 
-#define FIELD_MAP 0x7000 // above the last encoding
+#define FIELD_MAP                   0x7000 // above the last encoding
 
 // State of L1 that a VM entry without the "load" controls passes on to L2.
 struct l1_state {
@@ -43,28 +43,28 @@ struct field_list {
 struct nvmcs {
     struct vmcs12 v;
     gpa_t gpa;
-    struct list lru;       // in nested.active or nested.parked
+    struct list lru; // in nested.active or nested.parked
     struct vmcs vmcs02;
-    hpa_t msr_bitmap;      // of vmcs02
-    u8 *l1_msr_bitmap;     // L1's pages as vmcs12 names them now, NULL: no such memory or off
+    hpa_t msr_bitmap;  // of vmcs02
+    u8 *l1_msr_bitmap; // L1's pages as vmcs12 names them now, NULL: no such memory or off
     u8 *l1_io_a, *l1_io_b;
     u8 *l1_vmread, *l1_vmwrite;
-    bool x2apic_open;      // the MSR bitmap opens x2APIC MSRs
-    bool is_shadow;        // L1's indicator of a shadow VMCS
-    bool lazy;             // guest state that is not kept up to date is in vmcs02 only
-    bool lma_touched;      // L2 wrote EFER since the last exit
-    bool msrs_touched;     // L2 wrote EFER or PAT since the last entry
-    bool dr7_open;         // L2 can change DR7 without an exit
-    bool msrs_closed;      // msr_bitmap lets nothing through
+    bool x2apic_open;         // the MSR bitmap opens x2APIC MSRs
+    bool is_shadow;           // L1's indicator of a shadow VMCS
+    bool lazy;                // guest state that is not kept up to date is in vmcs02 only
+    bool lma_touched;         // L2 wrote EFER since the last exit
+    bool msrs_touched;        // L2 wrote EFER or PAT since the last entry
+    bool dr7_open;            // L2 can change DR7 without an exit
+    bool msrs_closed;         // msr_bitmap lets nothing through
     struct l1_state l1_state; // of the last entry, where a "load" control is off
-    u8 slot;               // of nested.slots; its VPID is vpid02
+    u8 slot;                  // of nested.slots; its VPID is vpid02
     u16 vpid02;
-    bool flush_vpid;       // vpid02 before the next entry
-    u64 vmcs02_eptp;       // what EPTP of vmcs02 holds
-    u32 proc_l1;           // interrupt and NMI window bits that L1 wants
+    bool flush_vpid; // vpid02 before the next entry
+    u64 vmcs02_eptp; // what EPTP of vmcs02 holds
+    u32 proc_l1;     // interrupt and NMI window bits that L1 wants
 
-    struct vmcs shadow;    // hpa 0: the processor has no VMCS shadowing
-    u32 shadow_due;        // fields of shadow.def that the shadow VMCS does not hold yet
+    struct vmcs shadow; // hpa 0: the processor has no VMCS shadowing
+    u32 shadow_due;     // fields of shadow.def that the shadow VMCS does not hold yet
 };
 
 _Static_assert(sizeof(struct nvmcs) <= PAGE_SIZE, "one page of the pool");
@@ -89,14 +89,14 @@ struct nested {
     struct entry_env env;
     struct ept02_cache ept02;
     hpa_t vmread_bitmap, vmwrite_bitmap;
-    hpa_t no_page;         // stands in where L1 names memory that it does not have
+    hpa_t no_page;           // stands in where L1 names memory that it does not have
     u8 field_map[FIELD_MAP]; // by encoding: index + 1 of a field that L1's processor has, or 0
-    bool exists[VF_COUNT]; // fields that L1's processor has
+    bool exists[VF_COUNT];   // fields that L1's processor has
     struct field_list copy_segments, copy_tables, copy_msrs; // MERGE_COPY fields of these groups
     struct field_list lazy, lazy_if; // see store_sync_lazy(); the latter only on conditions
     bool is_lazy[VF_COUNT];
     bool in_shadow[VF_COUNT]; // the shadow VMCS has a copy
-    u64 l1_pat;            // of L1 as vmcs01 holds it, if host_loaded
+    u64 l1_pat;               // of L1 as vmcs01 holds it, if host_loaded
 };
 
 // --- store.c ---
@@ -141,12 +141,13 @@ bool merge_is_due(const struct nvmcs *nv);
 
 // --- entry.c ---
 
-// What a VMX instruction did: one of these, or the VM-instruction error number (above 0) of a VMfail.
-// One place (insn.c) turns it into RFLAGS, RIP and the error field.
+// What a VMX instruction did: one of these, or the VM-instruction error number (above 0) of a
+// VMfail. One place (insn.c) turns it into RFLAGS, RIP and the error field.
 enum {
     VMX_SUCCEED = 0,
     VMX_FAIL_INVALID = -1,
-    VMX_DONE = -2, // nothing is left to do: a fault is on its way, L2 is entered, or its entry failed
+    VMX_DONE =
+        -2, // nothing is left to do: a fault is on its way, L2 is entered, or its entry failed
 };
 typedef int vmx_result_t;
 
@@ -162,10 +163,11 @@ void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv);
 struct leave {
     u32 reason;
     u64 qualification;
-    u32 intr_info;  // bit 31 clear: none
+    u32 intr_info; // bit 31 clear: none
     u32 intr_error;
-    bool own_info;  // intr_info is given here, not the processor's
-    bool synthetic; // an exit that the processor did not make: no instruction length and information
+    bool own_info; // intr_info is given here, not the processor's
+    bool
+        synthetic; // an exit that the processor did not make: no instruction length and information
 };
 
 // The virtual VM exit from L2 to L1: vmcs02 is current before it, vmcs01 after it.

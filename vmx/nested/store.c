@@ -1,5 +1,5 @@
-// The vmcs12s of a vCPU: in L0's memory from VMPTRLD to VMCLEAR, in L1's region before and after. L1
-// may make more VMCSs active than L0 keeps; the one not used for longest then goes to its region
+// The vmcs12s of a vCPU: in L0's memory from VMPTRLD to VMCLEAR, in L1's region before and after.
+// L1 may make more VMCSs active than L0 keeps; the one not used for longest then goes to its region
 // early, as a processor may do at any time.
 
 #include "drivers/cpu.h"
@@ -8,8 +8,8 @@
 #include "vmx/nested/shadow.h"
 #include "vmx/nested/state.h"
 
-#define STORE_MAX NESTED_VPIDS // one VPID each
-#define EPT02_PAGES_SHARE 2 // of 3 parts of the pool
+#define STORE_MAX         NESTED_VPIDS // one VPID each
+#define EPT02_PAGES_SHARE 2            // of 3 parts of the pool
 
 // What is read of vmcs02 only when L1 asks for it: guest state that exits leave alone.
 static bool belongs_lazy(vmcs_field_t f)
@@ -29,7 +29,7 @@ static bool belongs_lazy(vmcs_field_t f)
     }
 }
 
-#define LAZY_STATE (GROUP(SEGMENTS) | GROUP(TABLES) | GROUP(DEBUG) | GROUP(MSRS) | GROUP(PDPTES))
+#define LAZY_STATE   (GROUP(SEGMENTS) | GROUP(TABLES) | GROUP(DEBUG) | GROUP(MSRS) | GROUP(PDPTES))
 #define READ_WITH_IT (GROUP(STATE) | GROUP(CRS) | GROUP(ENTRY) | GROUP(EXIT) | GROUP(PROC2))
 
 // The groups that hypervisors change at every other entry are looked at more closely.
@@ -45,9 +45,9 @@ bool store_is_stale(const struct nvmcs *nv)
         return true; // PDPTEs
     if (dirty & (GROUP(RFLAGS) | GROUP(PROC)) && !V12_HAS(v, UNRESTRICTED))
         return true; // virtual-8086 mode, or no longer
-    return dirty & GROUP(RFLAGS) && (v12(nv, F(GUEST_RFLAGS)) & RFLAGS_VM ||
-                                     v12(nv, F(GUEST_INTERRUPTIBILITY)) ||
-                                     v12(nv, F(GUEST_ACTIVITY)));
+    return dirty & GROUP(RFLAGS) &&
+           (v12(nv, F(GUEST_RFLAGS)) & RFLAGS_VM || v12(nv, F(GUEST_INTERRUPTIBILITY)) ||
+            v12(nv, F(GUEST_ACTIVITY)));
 }
 
 // Fields of which the controls say whether an exit saves them; otherwise they keep L1's value.
@@ -177,7 +177,8 @@ static struct nvmcs *new_nvmcs(struct vcpu *vcpu, gpa_t gpa)
 
 static struct nvmcs *find(struct list *head, gpa_t region)
 {
-    LIST_FOR(node, head) {
+    LIST_FOR(node, head)
+    {
         struct nvmcs *nv = CONTAINER_OF(node, struct nvmcs, lru);
         if (nv->gpa.v == region.v)
             return nv;

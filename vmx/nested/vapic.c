@@ -13,11 +13,11 @@
 #define X2APIC_WORDS    4 // of 64 MSRs
 #define WRITE_HALF      0x800
 
-#define VTPR 0x80
-#define VIRR 0x200
+#define VTPR            0x80
+#define VIRR            0x200
 
-#define DESC_REQUESTS 32 // bytes of the posted-interrupt requests
-#define DESC_ON       1u // outstanding notification, bit 0 behind them
+#define DESC_REQUESTS   32 // bytes of the posted-interrupt requests
+#define DESC_ON         1u // outstanding notification, bit 0 behind them
 
 void vapic_merge(struct nvmcs *nv)
 {
