@@ -284,7 +284,10 @@ NESTOR_ON_NESTOR = [
 
 def main_job(name, *options):
     return Command(
-        name, timeout=1200, alone="main-job", command=["scripts/run-main-job", *options]
+        name,
+        timeout=1300,
+        alone="main-job",
+        command=["scripts/run-main-job", "--limit", "1200", *options],
     )
 
 

@@ -1,5 +1,5 @@
-// The Multiboot loaders: what they put where in the VM's memory, and what they say about images that
-// do not fit or are damaged.
+// The Multiboot loaders: what they put where in the VM's memory, and what they say about images
+// that do not fit or are damaged.
 
 #include "tests/host/loader_world.h"
 
