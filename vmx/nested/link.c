@@ -3,7 +3,7 @@
 // should have made that VMCS inactive; where it is active, its active state counts.
 
 #include "vmx/event.h"
-#include "vmx/nested/state.h"
+#include "vmx/nested/shadow.h"
 
 struct linked {
     struct nvmcs *nv;             // NULL: not active
@@ -20,10 +20,12 @@ static u64 get(struct vcpu *vcpu, const struct linked *l, vmcs_field_t f)
 
 static void set(const struct linked *l, vmcs_field_t f, u64 value)
 {
-    if (l->nv)
+    if (l->nv) {
         v12_set(&l->nv->v, f, value);
-    else
+        l->nv->shadow_due = SHADOW_ALL; // its own shadow VMCS shows it when it is current next
+    } else {
         __atomic_store_n(&l->region->f[f.i], value, __ATOMIC_RELAXED);
+    }
 }
 
 // The checks before the operands. False: `*flags` are the result of the instruction, or it faulted.
