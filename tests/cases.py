@@ -304,5 +304,4 @@ CASES = (
     + [Command("bench", timeout=300, command=["scripts/bench", "--repeat"])]
     + [Command("xen", timeout=900, command=["tests/xen/run"])]
     + [main_job("kvm-in-l2", "--l3")]
-    + [main_job("main-job-shadow-on-ept", "--mmu", "shadow-on-ept")]
 )

@@ -403,11 +403,13 @@ bool vcpu_wrmsr(struct vcpu *vcpu, u32 msr, u64 value)
 
 void msr_bitmap_init(u8 *page)
 {
+    u64 v;
     for (unsigned i = 0; i < PAGE_SIZE; i++)
         page[i] = 0xff;
     for (unsigned i = 0; i < ARRAY_SIZE(table); i++)
         for (u32 msr = table[i].first; msr <= table[i].last && table[i].way != EXITS; msr++)
-            msr_bitmap_open(page, msr, table[i].way == DIRECT);
+            if (rdmsr_safe(msr, &v)) // the emulator lacks IA32_DEBUGCTL
+                msr_bitmap_open(page, msr, table[i].way == DIRECT);
 }
 
 unsigned msr_bitmap_open_words(const u8 *page, u16 *words, unsigned max)
