@@ -30,3 +30,9 @@ static inline void bitmap_put(u8 *map, u64 bit, bool on)
     u8 m = (u8)(1u << (bit % 8));
     map[bit / 8] = (u8)(on ? map[bit / 8] | m : map[bit / 8] & ~m);
 }
+
+// Whether bits 63:47 are the same: a canonical address of 4-level paging.
+static inline bool canonical_48(u64 v)
+{
+    return (u64)((s64)(v << 16) >> 16) == v;
+}

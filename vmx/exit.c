@@ -9,7 +9,7 @@
 
 #define DR6_RESET 0xffff0ff0ull
 
-static struct cpuid_regs host_cpuid(u32 leaf, u32 subleaf)
+struct cpuid_regs host_cpuid(u32 leaf, u32 subleaf)
 {
     struct cpuid c = cpuid(leaf, subleaf);
     return (struct cpuid_regs){c.eax, c.ebx, c.ecx, c.edx};

@@ -125,6 +125,9 @@ enum run_result exit_nmi_window(struct vcpu *vcpu);
 // that (L1's guest-physical).
 enum run_result mmio_exit(struct vcpu *vcpu, gpa_t gpa, u64 qualification);
 
+// The processor's own CPUID, as a cpuid_reader.
+struct cpuid_regs host_cpuid(u32 leaf, u32 subleaf);
+
 // The VM's devices were used: the next deadline may have changed.
 void vcpu_update_deadline(struct vcpu *vcpu);
 

@@ -17,11 +17,6 @@ struct msr_row {
     enum { EXITS, READ_DIRECT, DIRECT } way; // which accesses of the guest need no exit
 };
 
-static bool canonical(u64 v)
-{
-    return (u64)((s64)(v << 16) >> 16) == v;
-}
-
 static bool read_zero(struct vcpu *vcpu, u32 msr, u64 *v)
 {
     (void)vcpu, (void)msr;
@@ -263,7 +258,7 @@ static bool write_debugctl(struct vcpu *vcpu, u32 msr, u64 v)
 static bool write_canonical(struct vcpu *vcpu, u32 msr, u64 v)
 {
     (void)vcpu;
-    return canonical(v) && wrmsr_safe(msr, v);
+    return canonical_48(v) && wrmsr_safe(msr, v);
 }
 
 static bool read_base(struct vcpu *vcpu, u32 msr, u64 *v)
@@ -276,7 +271,7 @@ static bool read_base(struct vcpu *vcpu, u32 msr, u64 *v)
 static bool write_base(struct vcpu *vcpu, u32 msr, u64 v)
 {
     (void)vcpu;
-    if (!canonical(v))
+    if (!canonical_48(v))
         return false;
     if (msr == 0xc0000100)
         vmwrite(F(GUEST_FS_BASE), v);
@@ -301,7 +296,7 @@ static bool write_sysenter(struct vcpu *vcpu, u32 msr, u64 v)
         vmwrite(F(GUEST_SYSENTER_CS), (u32)v);
         return true;
     }
-    if (!canonical(v))
+    if (!canonical_48(v))
         return false;
     if (msr == 0x175)
         vmwrite(F(GUEST_SYSENTER_ESP), v);

@@ -107,12 +107,6 @@ static struct vcpu *new_vcpu(struct vm *vm, unsigned id)
     return v;
 }
 
-static struct cpuid_regs host_cpuid(u32 leaf, u32 subleaf)
-{
-    struct cpuid c = cpuid(leaf, subleaf);
-    return (struct cpuid_regs){c.eax, c.ebx, c.ecx, c.edx};
-}
-
 static void build_cpu(struct vm *vm, unsigned cpus)
 {
     struct cpuid_params p = {.cpus = cpus,

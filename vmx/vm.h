@@ -113,7 +113,6 @@ struct vcpu {
     struct vlapic *lapic;
     hpa_t apic_page;
     u16 vpid;
-    u64 ept_version;        // of EPT01 that this CPU has flushed for
     struct switched *saved; // registers that stay in the processor until another vCPU runs
     struct stats stats;
 };

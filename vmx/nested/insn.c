@@ -2,6 +2,7 @@
 // checks stand in the order of its "Operation" section. The processor has made the checks that come
 // before the VM exit (mode, CR0.PE, register operand); CR4.VMXE and CPL are L0's.
 
+#include "libc/bits.h"
 #include "vmx/event.h"
 #include "vmx/nested/shadow.h"
 #include "vmx/nested/state.h"
@@ -460,11 +461,6 @@ static void flush_vpid12(struct vcpu *vcpu, u16 vpid12, bool all)
     }
 }
 
-static bool canonical(u64 v)
-{
-    return (u64)((s64)(v << 16) >> 16) == v;
-}
-
 static vmx_result_t invvpid(struct vcpu *vcpu)
 {
     u64 caps = vcpu->vm->caps.ept_vpid, type;
@@ -476,7 +472,7 @@ static vmx_result_t invvpid(struct vcpu *vcpu)
         return fail(vcpu, VMX_ERR_INVALIDATION);
     if (type != INVVPID_ALL && !d.first)
         return fail(vcpu, VMX_ERR_INVALIDATION);
-    if (type == INVVPID_ADDRESS && !canonical(d.second))
+    if (type == INVVPID_ADDRESS && !canonical_48(d.second))
         return fail(vcpu, VMX_ERR_INVALIDATION);
     flush_vpid12(vcpu, (u16)d.first, type == INVVPID_ALL);
     return VMX_SUCCEED;
