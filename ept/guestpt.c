@@ -47,7 +47,7 @@ struct pt_walk {
     struct pt_entry entry[4];
     unsigned count;
     u64 rights; // PTE_RW and PTE_US of all levels; PTE_XD of any
-    gpa_t gpa;  // of the page, or of the table that is not RAM
+    gpa_t gpa;  // of the page, or of the entry that is not RAM
 };
 
 static bool is_pae(const struct guest_paging *pg)
@@ -131,11 +131,11 @@ static enum guestpt_result read_tables(const struct guest_paging *pg, u64 linear
     *walk = (struct pt_walk){.rights = PTE_RW | PTE_US};
     for (unsigned level = mode.levels;; level--) {
         u64 index = linear / span(&mode, level) & (BIT(mode.index_bits) - 1);
-        walk->gpa = GPA(next);
-        const u8 *table = pg->page(pg->ctx, walk->gpa, false);
+        u64 offset = index * (PAGE_SIZE >> mode.index_bits);
+        const u8 *table = pg->page(pg->ctx, GPA(next), GUESTPT_TABLE);
+        walk->gpa = GPA(next + offset);
         if (!table)
             return GUESTPT_NOT_RAM;
-        u64 offset = index * (PAGE_SIZE >> mode.index_bits);
         u64 entry = read_entry(pg, table + offset);
         if (!(entry & PTE_P))
             return GUESTPT_FAULT;
@@ -143,7 +143,7 @@ static enum guestpt_result read_tables(const struct guest_paging *pg, u64 linear
             *error = PF_P | PF_RSVD;
             return GUESTPT_FAULT;
         }
-        walk->entry[walk->count++] = (struct pt_entry){walk->gpa, offset, entry};
+        walk->entry[walk->count++] = (struct pt_entry){GPA(next), offset, entry};
         walk->rights &= entry | PTE_XD;
         walk->rights |= entry & PTE_XD;
         if (is_leaf(pg, entry, level)) {
@@ -192,9 +192,9 @@ static enum guestpt_result use_entries(const struct guest_paging *pg, struct pt_
         u64 missing = (PTE_A | (dirty ? PTE_D : 0)) & ~entry->value;
         if (!missing)
             continue;
-        u8 *table = pg->page(pg->ctx, entry->table, true);
+        u8 *table = pg->page(pg->ctx, entry->table, GUESTPT_TABLE | GUESTPT_WRITE);
         if (!table) {
-            walk->gpa = entry->table;
+            walk->gpa = GPA(entry->table.v + entry->offset);
             return GUESTPT_NOT_RAM;
         }
         if (!set_flags(pg, table + entry->offset, entry->value, missing))
@@ -221,8 +221,11 @@ static enum guestpt_result translate_once(const struct guest_paging *pg, u64 lin
         error = PF_P;
         result = GUESTPT_FAULT;
     }
-    if (result == GUESTPT_OK)
+    fault->use = GUESTPT_TABLE;
+    if (result == GUESTPT_OK) {
         result = use_entries(pg, &walk, access);
+        fault->use |= GUESTPT_WRITE;
+    }
     if (result == GUESTPT_OK)
         *gpa = walk.gpa;
     else if (result == GUESTPT_FAULT)
@@ -291,9 +294,11 @@ static enum guestpt_result find_piece(const struct guest_paging *pg, u64 linear,
     if (result != GUESTPT_OK)
         return result;
     u64 offset = gpa.v % PAGE_SIZE;
-    u8 *page = pg->page(pg->ctx, GPA(gpa.v - offset), access & GUESTPT_WRITE);
+    unsigned use = access & (GUESTPT_WRITE | GUESTPT_FETCH);
+    u8 *page = pg->page(pg->ctx, GPA(gpa.v - offset), use);
     if (!page) {
         fault->gpa = gpa;
+        fault->use = use;
         return GUESTPT_NOT_RAM;
     }
     *piece = (struct piece){page + offset, MIN(len, PAGE_SIZE - offset)};

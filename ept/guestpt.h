@@ -13,18 +13,24 @@ struct guest_paging {
     u8 maxphyaddr; // of the guest
     bool large_1g; // the guest's CPUID has 1 GiB pages
 
-    // L0's pointer to a whole page of the guest's RAM, or NULL. `write`: L0 is going to write
-    // there.
-    void *(*page)(void *ctx, gpa_t page, bool write);
+    // L0's pointer to a whole page of the guest's RAM, or NULL. `use` is what for: GUESTPT_TABLE,
+    // GUESTPT_WRITE, GUESTPT_FETCH.
+    void *(*page)(void *ctx, gpa_t page, unsigned use);
     void *ctx;
 };
 
-enum { GUESTPT_WRITE = 1, GUESTPT_USER = 2, GUESTPT_FETCH = 4, GUESTPT_IMPLICIT = 8 };
+enum {
+    GUESTPT_WRITE = 1,
+    GUESTPT_USER = 2,
+    GUESTPT_FETCH = 4,
+    GUESTPT_IMPLICIT = 8,
+    GUESTPT_TABLE = 16, // of an entry of a paging structure, where the walk comes by
+};
 
 enum guestpt_result {
     GUESTPT_OK,
     GUESTPT_FAULT,   // #PF with error_code and CR2 = linear
-    GUESTPT_NOT_RAM, // a table or the page itself at `gpa` is not RAM
+    GUESTPT_NOT_RAM, // `page` has nothing at `gpa`: of a table's entry or of the access itself
     GUESTPT_RETRY,   // the guest keeps changing the tables: let it execute the instruction again
 };
 
@@ -32,6 +38,7 @@ struct guestpt_fault {
     u32 error_code;
     u64 linear; // the address that could not be translated
     gpa_t gpa;
+    unsigned use; // what for, as in struct guest_paging
 };
 
 // Translates one linear address for an access (GUESTPT_ bits; IMPLICIT: a supervisor access that

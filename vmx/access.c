@@ -12,16 +12,16 @@ unsigned vcpu_cpl(void)
     return vmread(F(GUEST_SS_AR)) >> 5 & 3;
 }
 
-static void *l1_page(void *ctx, gpa_t page, bool write)
+static void *l1_page(void *ctx, gpa_t page, unsigned use)
 {
     struct vcpu *vcpu = ctx;
-    (void)write;
+    (void)use;
     return guest_ptr(&vcpu->vm->mem, page, PAGE_SIZE);
 }
 
-static void *l2_page(void *ctx, gpa_t page, bool write)
+static void *l2_page(void *ctx, gpa_t page, unsigned use)
 {
-    return nested_l2_page(ctx, NGPA(page.v), write);
+    return nested_l2_page(ctx, NGPA(page.v), use);
 }
 
 bool vcpu_read_physical(struct vcpu *vcpu, u64 address, void *to, u64 len)
@@ -30,9 +30,12 @@ bool vcpu_read_physical(struct vcpu *vcpu, u64 address, void *to, u64 len)
     for (u64 done = 0; done < len;) {
         u64 a = address + done, n = MIN(len - done, PAGE_SIZE - a % PAGE_SIZE);
         gpa_t page = GPA(align_down(a, PAGE_SIZE));
-        u8 *p = l2 ? l2_page(vcpu, page, false) : l1_page(vcpu, page, false);
-        if (!p)
+        u8 *p = l2 ? l2_page(vcpu, page, 0) : l1_page(vcpu, page, 0);
+        if (!p) {
+            if (l2)
+                nested_l2_denied(vcpu, NGPA(a), EPT_R, 0);
             return false;
+        }
         memcpy((u8 *)to + done, p + a % PAGE_SIZE, n);
         done += n;
     }
@@ -93,7 +96,8 @@ void vcpu_linear_ctx(struct vcpu *vcpu, struct linear_ctx *ctx, struct seg_state
     READ_SEG(&seg[SEG_DS], DS);
 }
 
-static bool to_fault(enum guestpt_result r, const struct guestpt_fault *f, struct guest_fault *out)
+bool vcpu_access_done(struct vcpu *vcpu, enum guestpt_result r, const struct guestpt_fault *f,
+                      struct guest_fault *out)
 {
     if (r == GUESTPT_OK)
         return true;
@@ -101,6 +105,11 @@ static bool to_fault(enum guestpt_result r, const struct guestpt_fault *f, struc
     *out = (struct guest_fault){.vector = VEC_PF,
                                 .error = r == GUESTPT_FAULT ? f->error_code : PF_RESERVED,
                                 .cr2 = f->linear};
+    if (r == GUESTPT_RETRY)
+        out->kind = FAULT_RETRY;
+    else if (r == GUESTPT_NOT_RAM && nested_in_l2(vcpu) &&
+             nested_l2_denied(vcpu, NGPA(f->gpa.v), nested_l2_qualification(f->use), f->linear))
+        out->kind = FAULT_EXIT;
     return false;
 }
 
@@ -128,7 +137,8 @@ bool vcpu_linear_read(struct vcpu *vcpu, u64 linear, void *to, u64 len, struct g
     struct guest_paging p;
     struct guestpt_fault f;
     vcpu_paging(vcpu, &p);
-    return to_fault(guest_linear_read(&p, linear, to, len, access_of(0), &f), &f, fault);
+    return vcpu_access_done(vcpu, guest_linear_read(&p, linear, to, len, access_of(0), &f), &f,
+                            fault);
 }
 
 bool vcpu_linear_write(struct vcpu *vcpu, u64 linear, const void *from, u64 len,
@@ -137,6 +147,6 @@ bool vcpu_linear_write(struct vcpu *vcpu, u64 linear, const void *from, u64 len,
     struct guest_paging p;
     struct guestpt_fault f;
     vcpu_paging(vcpu, &p);
-    return to_fault(guest_linear_write(&p, linear, from, len, access_of(GUESTPT_WRITE), &f), &f,
-                    fault);
+    return vcpu_access_done(
+        vcpu, guest_linear_write(&p, linear, from, len, access_of(GUESTPT_WRITE), &f), &f, fault);
 }

@@ -5,7 +5,8 @@
 #include "vmx/operand.h"
 #include "vmx/vm.h"
 
-// Physical memory of that guest (for L2: ngpa through EPT12). False if it is no RAM.
+// Physical memory of that guest (for L2: ngpa through EPT12), as the processor reads it for itself.
+// False if it is no RAM; if EPT12 is the reason, the exit for L1 waits then (vcpu->event).
 bool vcpu_read_physical(struct vcpu *vcpu, u64 address, void *to, u64 len);
 
 // Fills `paging` from the current VMCS, for walks of the guest's page tables (ept/guestpt.h).
@@ -18,6 +19,10 @@ void vcpu_linear_ctx(struct vcpu *vcpu, struct linear_ctx *ctx, struct seg_state
 bool vcpu_linear_read(struct vcpu *vcpu, u64 linear, void *to, u64 len, struct guest_fault *fault);
 bool vcpu_linear_write(struct vcpu *vcpu, u64 linear, const void *from, u64 len,
                        struct guest_fault *fault);
+
+// The same for an access by way of ept/guestpt.h itself: true if it succeeded, else `fault`.
+bool vcpu_access_done(struct vcpu *vcpu, enum guestpt_result result, const struct guestpt_fault *f,
+                      struct guest_fault *fault);
 
 // The guest's current privilege level, 0..3: that of SS, as the manual says.
 unsigned vcpu_cpl(void);

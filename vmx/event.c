@@ -63,6 +63,8 @@ void vcpu_inject(struct vcpu *vcpu, u8 vector, bool has_error, u32 error)
 
 void vcpu_inject_fault(struct vcpu *vcpu, const struct guest_fault *fault)
 {
+    if (fault->kind != FAULT_EXCEPTION)
+        return;
     vcpu_inject(vcpu, fault->vector, fault->vector != VEC_UD && fault->vector != VEC_DB,
                 fault->error);
     vcpu->event.address = fault->cr2;

@@ -42,8 +42,15 @@ static inline void vcpu_inject_ud(struct vcpu *vcpu)
     vcpu_inject(vcpu, 6, false, 0);
 }
 
-// The same with the address of a page fault, which is in CR2 when the guest gets it.
+// The same with the address of a page fault, which is in CR2 when the guest gets it. Nothing is
+// left to do for what is no exception.
 void vcpu_inject_fault(struct vcpu *vcpu, const struct guest_fault *fault);
+
+// Whether an exception, or an exit of L2 in its place, is on its way already.
+static inline bool vcpu_event_waits(const struct vcpu *vcpu)
+{
+    return vcpu->event.info & INFO_VALID || vcpu->event.denied || vcpu->event.triple_fault;
+}
 
 // The instruction of an exit with "NMI unblocking due to IRET" in its qualification runs again:
 // NMIs are blocked until then.

@@ -41,13 +41,14 @@ static void update_long_mode(u64 cr0)
             lma ? entry | CTL_ENTRY_IA32E_GUEST : entry & ~(u64)CTL_ENTRY_IA32E_GUEST);
 }
 
-// PAE paging: MOV to CR0 or CR4 loads the PDPTEs. False: they are bad, #GP(0).
-static bool load_pdptes(struct vcpu *vcpu, u64 cr0, u64 cr4)
+// PAE paging: MOV to CR0, CR3 or CR4 loads the PDPTEs. False: they are bad, #GP(0), or EPT12 keeps
+// them from L2.
+static bool load_pdptes(struct vcpu *vcpu, u64 cr0, u64 cr3, u64 cr4)
 {
     u64 pdpte[4];
     if (!(cr0 & CR0_PG) || !(cr4 & CR4_PAE) || vmread(F(GUEST_EFER)) & EFER_LME)
         return true;
-    if (!vcpu_read_physical(vcpu, vmread(F(GUEST_CR3)) & 0xffffffe0, pdpte, sizeof(pdpte)))
+    if (!vcpu_read_physical(vcpu, cr3 & 0xffffffe0, pdpte, sizeof(pdpte)))
         return false;
     u64 reserved = ~(BIT(vcpu->vm->phys_bits) - 1) | 0x1e6;
     for (unsigned i = 0; i < 4; i++)
@@ -81,7 +82,8 @@ static bool write_cr0_guest(struct vcpu *vcpu, u64 value)
     u64 new = (((value & ~l1.mask) | (l1.actual & l1.mask)) & CR0_KNOWN) | CR0_ET;
     if (value >> 32 || !cr0_ok(new, cr4) || !nested_cr0_ok(vcpu, new))
         return false;
-    if ((new ^ old) & (CR0_PG | CR0_CD | CR0_NW) && !load_pdptes(vcpu, new, cr4))
+    if ((new ^ old) & (CR0_PG | CR0_CD | CR0_NW) &&
+        !load_pdptes(vcpu, new, vmread(F(GUEST_CR3)), cr4))
         return false;
     update_long_mode(new);
     vmwrite(F(CR0_SHADOW), (new & ~l1.mask) | (l1.shadow & l1.mask));
@@ -104,7 +106,7 @@ static bool write_cr4_guest(struct vcpu *vcpu, u64 value)
         return false;
     if (new &CR4_PCIDE && !(old & CR4_PCIDE) && (!long_mode() || vmread(F(GUEST_CR3)) & 0xfff))
         return false;
-    if ((new ^ old) & CR4_PAE_BITS && !load_pdptes(vcpu, cr0, new))
+    if ((new ^ old) & CR4_PAE_BITS && !load_pdptes(vcpu, cr0, vmread(F(GUEST_CR3)), new))
         return false;
     vmwrite(F(CR4_SHADOW), (new & ~l1.mask) | (l1.shadow & l1.mask));
     vmwrite(F(GUEST_CR4), (new | vmx.caps.cr4_fixed0) & vmx.caps.cr4_fixed1);
@@ -122,9 +124,9 @@ static bool write_cr3_guest(struct vcpu *vcpu, u64 value)
     bool pcid = cr4 & CR4_PCIDE;
     if (long_mode() && value & ~(BIT(vcpu->vm->phys_bits) - 1) & ~(pcid ? keep : 0))
         return false;
-    vmwrite(F(GUEST_CR3), value & ~keep);
-    if (!load_pdptes(vcpu, vmread(F(GUEST_CR0)), cr4))
+    if (!load_pdptes(vcpu, vmread(F(GUEST_CR0)), value, cr4))
         return false;
+    vmwrite(F(GUEST_CR3), value & ~keep);
     if (!(pcid && value & keep))
         flush_tlb(vcpu);
     return true;
@@ -178,7 +180,7 @@ enum run_result exit_cr_access(struct vcpu *vcpu)
     }
     if (ok)
         vcpu_skip(vcpu);
-    else
+    else if (!vcpu_event_waits(vcpu))
         vcpu_inject_gp(vcpu);
     return RUN_RESUME;
 }

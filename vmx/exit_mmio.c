@@ -33,17 +33,17 @@ static bool access(struct vcpu *vcpu, u64 linear, unsigned size, bool write, u64
 {
     struct guest_paging p;
     struct guestpt_fault f;
-    unsigned how = (write ? GUESTPT_WRITE : 0) | (vcpu_cpl() == 3 ? GUESTPT_USER : 0);
+    unsigned use = write ? GUESTPT_WRITE : 0;
     gpa_t at = GPA(0);
     vcpu_paging(vcpu, &p);
     if (linear % PAGE_SIZE + size <= PAGE_SIZE &&
-        guestpt_translate(&p, linear, how, &at, &f) == GUESTPT_OK &&
-        !p.page(vcpu, GPA(align_down(at.v, PAGE_SIZE)), write)) {
+        guestpt_translate(&p, linear, use | (vcpu_cpl() == 3 ? GUESTPT_USER : 0), &at, &f) ==
+            GUESTPT_OK &&
+        !p.page(vcpu, GPA(align_down(at.v, PAGE_SIZE)), use)) {
         // No RAM there: for L2 the address is one more translation away.
-        if (nested_in_l2(vcpu) && !nested_l2_translate(vcpu, NGPA(at.v), &at)) {
-            *value = ~0ull;
-            return true;
-        }
+        f = (struct guestpt_fault){.linear = linear, .gpa = at, .use = use};
+        if (nested_in_l2(vcpu) && !nested_l2_translate(vcpu, NGPA(at.v), use, &at))
+            return vcpu_access_done(vcpu, GUESTPT_NOT_RAM, &f, fault);
         device_access(vcpu, at, size, write, value);
         return true;
     }
@@ -62,21 +62,38 @@ static bool op_write(void *context, u64 linear, unsigned size, u64 value, struct
     return access(context, linear, size, true, &value, fault);
 }
 
-// Reads the instruction at RIP, as far as its memory is there.
-static unsigned fetch(struct vcpu *vcpu, u64 linear, u8 *bytes)
+// The instruction at RIP, and why there is no more of it.
+struct fetched {
+    u8 bytes[INSN_MAX_LENGTH];
+    unsigned length;
+    enum guestpt_result end;
+    struct guestpt_fault fault;
+};
+
+// Reads it as far as its memory is there: it may end before the next page begins.
+static void fetch(struct vcpu *vcpu, u64 linear, struct fetched *f)
 {
     struct guest_paging p;
-    struct guestpt_fault f;
     unsigned how = GUESTPT_FETCH | (vcpu_cpl() == 3 ? GUESTPT_USER : 0);
-    unsigned first = (unsigned)MIN(PAGE_SIZE - linear % PAGE_SIZE, INSN_MAX_LENGTH);
     vcpu_paging(vcpu, &p);
-    if (guest_linear_read(&p, linear, bytes, first, how, &f) != GUESTPT_OK)
-        return 0;
-    if (first < INSN_MAX_LENGTH &&
-        guest_linear_read(&p, linear + first, bytes + first, INSN_MAX_LENGTH - first, how, &f) !=
-            GUESTPT_OK)
-        return first;
-    return INSN_MAX_LENGTH;
+    f->length = 0;
+    for (u64 n = MIN(PAGE_SIZE - linear % PAGE_SIZE, INSN_MAX_LENGTH); f->length < INSN_MAX_LENGTH;
+         n = INSN_MAX_LENGTH - f->length) {
+        f->end = guest_linear_read(&p, linear + f->length, f->bytes + f->length, n, how, &f->fault);
+        if (f->end != GUESTPT_OK)
+            return;
+        f->length += (unsigned)n;
+    }
+}
+
+// What the guest gets for an instruction that L0 cannot decode. More than 15 bytes are #GP(0)
+// ("Interrupt 13"); an instruction that L0 does not know is taken for an undefined one.
+static void undecodable(struct vcpu *vcpu, int error, const struct fetched *f)
+{
+    struct guest_fault fault = {.vector = error == DECODE_SHORT ? VEC_GP : VEC_UD};
+    if (error == DECODE_SHORT)
+        vcpu_access_done(vcpu, f->end, &f->fault, &fault);
+    vcpu_inject_fault(vcpu, &fault);
 }
 
 static void emulate(struct vcpu *vcpu)
@@ -88,12 +105,14 @@ static void emulate(struct vcpu *vcpu)
                            .rip = vmread(F(GUEST_RIP)),
                            .rflags = vmread(F(GUEST_RFLAGS))};
     vcpu_linear_ctx(vcpu, &ctx.cpu, seg);
-    u8 bytes[INSN_MAX_LENGTH];
+    struct fetched code;
     u64 base = ctx.cpu.mode == MODE_64 ? 0 : vmread(F(GUEST_CS_BASE));
     u64 linear = ctx.cpu.mode == MODE_64 ? ctx.rip : (u32)(base + ctx.rip);
     struct insn insn;
-    if (decode_insn(bytes, fetch(vcpu, linear, bytes), ctx.cpu.mode, ctx.rip, &insn)) {
-        vcpu_inject_ud(vcpu);
+    fetch(vcpu, linear, &code);
+    int error = decode_insn(code.bytes, code.length, ctx.cpu.mode, ctx.rip, &insn);
+    if (error) {
+        undecodable(vcpu, error, &code);
         return;
     }
     enum mmio_result r = mmio_emulate(&ctx, &insn);
@@ -116,7 +135,8 @@ enum run_result mmio_exit(struct vcpu *vcpu, gpa_t gpa, u64 qualification)
         // What is fetched where there is no memory is all ones, no instruction.
         vcpu_inject_ud(vcpu);
     } else if (qualification & EPT_QUAL_LINEAR_VALID && !(qualification & EPT_QUAL_FINAL)) {
-        struct guest_fault f = {VEC_PF, PF_RSVD_PRESENT, vmread(F(GUEST_LINEAR_ADDR))};
+        struct guest_fault f = {
+            .vector = VEC_PF, .error = PF_RSVD_PRESENT, .cr2 = vmread(F(GUEST_LINEAR_ADDR))};
         vcpu_inject_fault(vcpu, &f);
     } else {
         emulate(vcpu);

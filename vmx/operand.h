@@ -69,8 +69,16 @@ struct mem_operand {
 
 enum mem_access { MEM_READ, MEM_WRITE };
 
-// An exception that the guest shall get. `cr2` counts for page faults only.
+// Why L0 cannot make an access in the guest's place.
+enum guest_fault_kind {
+    FAULT_EXCEPTION, // the guest gets it
+    FAULT_EXIT,      // it is an exit of L1's, which waits already (nested_l2_denied)
+    FAULT_RETRY,     // the guest keeps changing its tables: it is to execute the instruction again
+};
+
+// `cr2` counts for page faults only.
 struct guest_fault {
+    enum guest_fault_kind kind;
     u8 vector;
     u32 error;
     u64 cr2;

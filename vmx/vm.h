@@ -74,6 +74,7 @@ struct pending_event {
     u32 error;
     u32 length;
     bool triple_fault; // instead of an event
+    bool denied;       // likewise: an exit of L2 for an access of L0 that EPT12 does not allow
     bool raised;       // by L0 on behalf of an instruction, so that L1 may want to see L2's
     u64 address;       // of a page fault that L0 raised
 };

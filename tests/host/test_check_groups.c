@@ -28,15 +28,22 @@ static const struct {
 #undef BEGIN
 #undef END
 
-static bool depends(const struct world *w, unsigned row, vmcs_field_t f)
+// The groups that a VMWRITE marks, when the result of the row depends on the field: the field's
+// own, unless the row names another one that is marked as well (RFLAGS.VM also marks the segments).
+static u32 depends(const struct world *w, unsigned row, vmcs_field_t f)
 {
     const u64 old = w->v.f[f.i];
     const u64 tries[] = {0, ~0ull, ~old, old ^ CTL_SECONDARY, old ^ 0x2a3, old ^ BIT(17), 1, 11};
-    bool before = rules[row].holds(&w->v, &w->env), found = false;
-    struct vmcs12 v = w->v;
+    const u32 own = 1u << field_group(f);
+    bool before = rules[row].holds(&w->v, &w->env);
+    u32 found = 0;
     for (unsigned i = 0; i < ARRAY_SIZE(tries); i++) {
-        v12_save(&v, f, tries[i]);
-        found = found || rules[row].holds(&v, &w->env) != before;
+        struct vmcs12 v = w->v;
+        v.unchecked = 0;
+        v12_set(&v, f, tries[i]);
+        u32 others = v.unchecked & ~own & rules[row].groups;
+        if (rules[row].holds(&v, &w->env) != before)
+            found |= others ? others : own;
     }
     return found;
 }
@@ -62,8 +69,8 @@ static void look(const struct world *w)
     for (unsigned i = 0; i < VF_COUNT; i++)
         for (unsigned row = 0; row < RULE_COUNT; row++) {
             u32 group = 1u << field_group(field_at(i));
-            if (!(seen[row] & group) && depends(w, row, field_at(i)))
-                seen[row] |= group;
+            if (!(seen[row] & group))
+                seen[row] |= depends(w, row, field_at(i));
         }
 }
 

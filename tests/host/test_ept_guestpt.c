@@ -11,10 +11,11 @@ static struct guest_paging pg;
 static struct guestpt_fault fault;
 static u64 read_only = ~0ull; // a page that L0 must not write
 
-static void *page_of(void *ctx, gpa_t page, bool write)
+static void *page_of(void *ctx, gpa_t page, unsigned use)
 {
     (void)ctx;
-    if (page.v % PAGE_SIZE || page.v / PAGE_SIZE >= PAGES || (write && page.v == read_only))
+    if (page.v % PAGE_SIZE || page.v / PAGE_SIZE >= PAGES ||
+        (use & GUESTPT_WRITE && page.v == read_only))
         return NULL;
     return ram + page.v;
 }
@@ -227,11 +228,14 @@ TEST(tables_that_are_no_ram)
     long_path();
     *e64(1, 2) = 0xfee00007;
     CHECK_EQ(go(LINEAR, 0), GUESTPT_NOT_RAM);
-    CHECK_EQ(fault.gpa.v, 0xfee00000);
+    CHECK_EQ(fault.gpa.v, 0xfee00018); // of the entry
+    CHECK_EQ(fault.use, GUESTPT_TABLE);
+    CHECK_EQ(fault.linear, LINEAR);
     long_path();
     read_only = 0x2000; // L0 can read this table and not set flags in it
     CHECK_EQ(go(LINEAR, 0), GUESTPT_NOT_RAM);
-    CHECK_EQ(fault.gpa.v, 0x2000);
+    CHECK_EQ(fault.gpa.v, 0x2018);
+    CHECK_EQ(fault.use, GUESTPT_TABLE | GUESTPT_WRITE);
     *e64(2, 3) |= 0x20;
     CHECK_EQ(go(LINEAR, 0), GUESTPT_OK);
     long_path();
@@ -272,6 +276,9 @@ TEST(copies_across_pages)
     *e64(3, 5) = 0xfee00007;
     CHECK_EQ(guest_linear_read(&pg, linear, back, 10, 0, &fault), GUESTPT_NOT_RAM);
     CHECK_EQ(fault.gpa.v, 0xfee00000);
+    CHECK_EQ(fault.use, 0);
+    CHECK_EQ(guest_linear_write(&pg, linear, buf, 10, 0, &fault), GUESTPT_NOT_RAM);
+    CHECK_EQ(fault.use, GUESTPT_WRITE);
 }
 
 TEST(linear_addresses_wrap_at_4g)

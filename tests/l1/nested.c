@@ -55,6 +55,8 @@ static const struct test tests[] = {
     {"pml", test_pml},
     {"vm-functions", test_vm_functions},
     {"vmcs-shadowing", test_vmcs_shadowing},
+    {"emulated-access", test_emulated_access},
+    {"saved-state", test_saved_state},
 };
 
 int main(void);

@@ -54,3 +54,5 @@ void test_pause_loop(void);
 void test_pml(void);
 void test_vm_functions(void);
 void test_vmcs_shadowing(void);
+void test_emulated_access(void);
+void test_saved_state(void);

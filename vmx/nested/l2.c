@@ -56,7 +56,7 @@ static enum run_result ept_violation(struct vcpu *vcpu)
         x.qualification &= NMI_UNBLOCKED;
         break;
     case EPT02_VIOLATION:
-        if (ve_convert(vcpu, nv, &f))
+        if (ve_convert(vcpu, nv, &f, vmread(F(GUEST_LINEAR_ADDR))))
             return RUN_RESUME;
         break;
     }
@@ -194,6 +194,19 @@ static bool exit_for_exception(struct vcpu *vcpu)
     return true;
 }
 
+// What L0 found while it executed an instruction for L2, and is L1's.
+static bool exit_of_emulation(struct vcpu *vcpu)
+{
+    if (LIKELY(!vcpu->event.triple_fault && !vcpu->event.denied))
+        return exit_for_exception(vcpu);
+    if (vcpu->event.denied)
+        leave_denied(vcpu);
+    else
+        leave_synthetic(vcpu, EXIT_TRIPLE_FAULT, 0);
+    vcpu->event = (struct pending_event){0};
+    return true;
+}
+
 // An event that is being delivered comes first; the entry then ends before L2's next instruction.
 static bool delivering(struct vcpu *vcpu)
 {
@@ -217,12 +230,7 @@ bool nested_deliver_events(struct vcpu *vcpu)
         interrupt = vcpu_interrupt_pending(vcpu);
     if (UNLIKELY(vcpu->activity == VCPU_HALTED && vapic_pending(vcpu, nv)))
         vcpu->activity = VCPU_ACTIVE;
-    if (UNLIKELY(vcpu->event.triple_fault)) {
-        vcpu->event.triple_fault = false;
-        leave_synthetic(vcpu, EXIT_TRIPLE_FAULT, 0);
-        return vcpu_deliver_events(vcpu);
-    }
-    if (exit_for_exception(vcpu))
+    if (exit_of_emulation(vcpu))
         return vcpu_deliver_events(vcpu);
     if (delivering(vcpu)) {
         n->immediate_exit = nmi || interrupt || timer;
@@ -258,40 +266,4 @@ void nested_arm_timer(struct vcpu *vcpu, u64 now)
     u64 ticks = until > now && !n->immediate_exit ? (until - now) >> vmx.timer_shift : 0;
     n->immediate_exit = false;
     vmwrite(F(PREEMPTION_TIMER), ticks);
-}
-
-// --- L2's memory ---
-
-// L1's address for one of L2, where EPT12 lets L0 make the access in L2's place; with L1's flags
-// and log as if L2 made it.
-static bool translate(struct vcpu *vcpu, ngpa_t ngpa, u64 kind, gpa_t *gpa)
-{
-    struct nested *n = vcpu->nested;
-    struct nvmcs *nv = n->current;
-    if (!V12_HAS(&nv->v, EPT)) {
-        *gpa = GPA(ngpa.v);
-        return true;
-    }
-    const struct ept12 *l1 = &n->ept02.ept12;
-    u64 eptp = v12(nv, F(EPTP));
-    struct walk_access access = {.kind = kind, .pml_full = pml_full(nv)};
-    struct walk w;
-    ept12_walk(l1, eptp, walk_from_root(l1, eptp), ngpa, access, &w);
-    if (w.dirtied)
-        pml_log(vcpu, nv, ngpa);
-    *gpa = w.gpa;
-    return w.result == WALK_OK;
-}
-
-bool nested_l2_translate(struct vcpu *vcpu, ngpa_t ngpa, gpa_t *gpa)
-{
-    return translate(vcpu, ngpa, EPT_R, gpa);
-}
-
-void *nested_l2_page(struct vcpu *vcpu, ngpa_t page, bool write)
-{
-    gpa_t gpa;
-    if (!translate(vcpu, page, write ? EPT_R | EPT_W : EPT_R, &gpa))
-        return NULL;
-    return guest_ptr(&vcpu->vm->mem, gpa, PAGE_SIZE);
 }

@@ -6,6 +6,7 @@
 //   merge.c   how each group of fields gets into vmcs02
 //   leave.c   virtual VM exit: vmcs02 to vmcs12, L1's host state
 //   l2.c      exits of L2: who owns them, and L0's own
+//   l2mem.c   L2's memory, where L0 executes an instruction for L2
 //   shadow.c  VMCS shadowing
 //   link.c    VMCS shadowing that L1 uses for L2
 //   pml.c     page-modification logging for L1
@@ -85,7 +86,17 @@ bool nested_cr4_ok(struct vcpu *vcpu, u64 value);
 // vcpu->tsc_offset has a new value: L1's TSC moved, and L2's with it.
 void nested_tsc_offset_changed(struct vcpu *vcpu);
 
-// L0's pointer to the page of RAM that L2 sees at `page`, or NULL; and L1's address for one of L2,
-// false where EPT12 has none.
-void *nested_l2_page(struct vcpu *vcpu, ngpa_t page, bool write);
-bool nested_l2_translate(struct vcpu *vcpu, ngpa_t ngpa, gpa_t *gpa);
+// L0's pointer to the page of RAM that L2 sees at `page`, and L1's address for one of L2, where
+// EPT12 lets L0 make the access in L2's place; `use` as in struct guest_paging (ept/guestpt.h).
+// L1's accessed and dirty flags and log are then as if L2 made it.
+void *nested_l2_page(struct vcpu *vcpu, ngpa_t page, unsigned use);
+bool nested_l2_translate(struct vcpu *vcpu, ngpa_t ngpa, unsigned use, gpa_t *gpa);
+
+// After one of them failed: if EPT12 does not allow the access, the exit that a processor would
+// make waits for the end of the instruction's emulation (or the #VE does), and the result is true.
+// `qualification` is that of an EPT violation but for the permissions, `linear` the address that it
+// is about, if any.
+bool nested_l2_denied(struct vcpu *vcpu, ngpa_t ngpa, u64 qualification, u64 linear);
+
+// That qualification for an access by a linear address.
+u64 nested_l2_qualification(unsigned use);

@@ -69,6 +69,13 @@ struct nvmcs {
 
 _Static_assert(sizeof(struct nvmcs) <= PAGE_SIZE, "one page of the pool");
 
+// An access of L0 in L2's place that EPT12 does not allow.
+struct denied {
+    u32 reason;
+    u64 qualification, linear;
+    ngpa_t ngpa;
+};
+
 struct nested {
     bool vmxon;
     gpa_t vmxon_region;
@@ -94,9 +101,10 @@ struct nested {
     bool exists[VF_COUNT];   // fields that L1's processor has
     struct field_list copy_segments, copy_tables, copy_msrs; // MERGE_COPY fields of these groups
     struct field_list lazy, lazy_if; // see store_sync_lazy(); the latter only on conditions
-    bool is_lazy[VF_COUNT];
-    bool in_shadow[VF_COUNT]; // the shadow VMCS has a copy
-    u64 l1_pat;               // of L1 as vmcs01 holds it, if host_loaded
+    bool is_lazy[VF_COUNT];          // store_sync_lazy() comes before an access of L1
+    bool in_shadow[VF_COUNT];        // the shadow VMCS has a copy
+    struct denied denied;            // while vcpu->event.denied
+    u64 l1_pat;                      // of L1 as vmcs01 holds it, if host_loaded
 };
 
 // --- store.c ---
@@ -179,6 +187,11 @@ void leave_failed_entry(struct vcpu *vcpu, struct nvmcs *nv, u32 reason, u64 qua
 // Loads an MSR list of L1; returns the number of the entry that failed (from 1), or 0.
 u32 load_msr_list(struct vcpu *vcpu, gpa_t list, u32 count, enum msr_list kind);
 
+// --- l2mem.c ---
+
+// The exit that nested_l2_denied() promised.
+void leave_denied(struct vcpu *vcpu);
+
 // --- pml.c ---
 
 // Whether L1 logs and its log has no room for one more page; puts a page into it, if L1 logs.
@@ -188,7 +201,7 @@ void pml_log(struct vcpu *vcpu, struct nvmcs *nv, ngpa_t ngpa);
 // --- ve.c ---
 
 // Makes an EPT violation of L1's a #VE in L2, if L1 wants that. False: it is an exit.
-bool ve_convert(struct vcpu *vcpu, struct nvmcs *nv, const struct ept02_fault *fault);
+bool ve_convert(struct vcpu *vcpu, struct nvmcs *nv, const struct ept02_fault *fault, u64 linear);
 
 // --- vmfunc.c ---
 

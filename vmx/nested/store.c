@@ -43,11 +43,10 @@ bool store_is_stale(const struct nvmcs *nv)
         return true;
     if (dirty & GROUP(CR3) && !V12_HAS(v, ENTRY_IA32E_GUEST))
         return true; // PDPTEs
-    if (dirty & (GROUP(RFLAGS) | GROUP(PROC)) && !V12_HAS(v, UNRESTRICTED))
-        return true; // virtual-8086 mode, or no longer
+    if (dirty & GROUP(PROC) && !V12_HAS(v, UNRESTRICTED))
+        return true; // selectors and rights
     return dirty & GROUP(RFLAGS) &&
-           (v12(nv, F(GUEST_RFLAGS)) & RFLAGS_VM || v12(nv, F(GUEST_INTERRUPTIBILITY)) ||
-            v12(nv, F(GUEST_ACTIVITY)));
+           (v12(nv, F(GUEST_INTERRUPTIBILITY)) || v12(nv, F(GUEST_ACTIVITY)));
 }
 
 // Fields of which the controls say whether an exit saves them; otherwise they keep L1's value.
@@ -56,7 +55,7 @@ static bool is_conditional(vmcs_field_t f)
     return field_width(f) == WIDTH_64 || field_same(f, F(GUEST_DR7));
 }
 
-static bool is_saved(const struct nvmcs *nv, vmcs_field_t f)
+static bool is_saved(const struct vcpu *vcpu, const struct nvmcs *nv, vmcs_field_t f)
 {
     if (field_same(f, F(GUEST_DR7)) || field_same(f, F(GUEST_DEBUGCTL)))
         return V12_HAS(&nv->v, EXIT_SAVE_DEBUG);
@@ -64,7 +63,8 @@ static bool is_saved(const struct nvmcs *nv, vmcs_field_t f)
         return V12_HAS(&nv->v, EXIT_SAVE_PAT);
     if (field_same(f, F(GUEST_EFER)))
         return V12_HAS(&nv->v, EXIT_SAVE_EFER);
-    return field_group(f) == GROUP_PDPTES && V12_HAS(&nv->v, EPT);
+    // With EPT of L1's, which at the exit was what vmcs02 still says.
+    return field_group(f) == GROUP_PDPTES && nv->vmcs02_eptp != ept_eptp(&vcpu->vm->ept01);
 }
 
 void store_sync_lazy(struct vcpu *vcpu, struct nvmcs *nv)
@@ -78,7 +78,7 @@ void store_sync_lazy(struct vcpu *vcpu, struct nvmcs *nv)
     for (unsigned i = 0; i < always->count; i++)
         nv->v.f[always->f[i].i] = vmread(always->f[i]);
     for (unsigned i = 0; i < some->count; i++)
-        if (is_saved(nv, some->f[i]))
+        if (is_saved(vcpu, nv, some->f[i]))
             nv->v.f[some->f[i].i] = vmread(some->f[i]);
     vmcs_load(running);
 }
@@ -236,6 +236,7 @@ static void list_lazy(struct nested *n)
         if (n->is_lazy[i] && !field_same(field_at(i), F(GUEST_PERF_GLOBAL_CTRL)))
             list->f[list->count++] = field_at(i);
     }
+    n->is_lazy[VF_EXIT_CTRL] = true; // the controls of the exit say what it saved
 }
 
 static void invept_now(void *ctx, u64 eptp)

@@ -18,7 +18,7 @@ struct ve_info {
 
 _Static_assert(sizeof(struct ve_info) == 34, "layout of the manual");
 
-bool ve_convert(struct vcpu *vcpu, struct nvmcs *nv, const struct ept02_fault *f)
+bool ve_convert(struct vcpu *vcpu, struct nvmcs *nv, const struct ept02_fault *f, u64 linear)
 {
     gpa_t area = GPA(v12(nv, F(VE_INFO_ADDR)));
     u32 busy;
@@ -32,7 +32,7 @@ bool ve_convert(struct vcpu *vcpu, struct nvmcs *nv, const struct ept02_fault *f
     struct ve_info info = {.reason = EXIT_EPT_VIOLATION,
                            .busy = VE_BUSY,
                            .qualification = f->qualification,
-                           .linear = vmread(F(GUEST_LINEAR_ADDR)),
+                           .linear = linear,
                            .physical = f->ngpa.v,
                            .eptp_index = (u16)v12(nv, F(EPTP_INDEX))};
     guest_write(&vcpu->vm->mem, area, &info, sizeof(info));
