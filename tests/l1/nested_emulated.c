@@ -121,7 +121,7 @@ void test_saved_state(void)
     }
     // L2 loads SS; L1 changes nothing but flags. The limit that counts is the one L2 has now.
     l2_defaults(l2_load_ss);
-    if (l2_control(PROC2_CTLS, PROC2_UNRESTRICTED)) {
+    if (l2_uses_ept() && l2_control(PROC2_CTLS, PROC2_UNRESTRICTED)) {
         vmwrite(GUEST_SS_LIMIT, 0x1234);
         vmwrite(GUEST_SS_AR, 0x4093);
         check_run(R_VMCALL, "SS loaded");
