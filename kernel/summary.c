@@ -20,27 +20,11 @@ static void print_reasons(const char *title, const u64 *n)
             log_info("    %-20s %llu", exit_reason_name(i), (ull)n[i]);
 }
 
-static void print_insns(const u64 *n)
-{
-    static const char *const names[STAT_INSNS] = {
-        "VMXON",    "VMXOFF",   "VMCLEAR", "VMPTRLD", "VMPTRST", "VMREAD", "VMWRITE",
-        "VMLAUNCH", "VMRESUME", "VMCALL",  "INVEPT",  "INVVPID", "VMFUNC"};
-    bool any = false;
-    for (unsigned i = 0; i < STAT_INSNS; i++) {
-        if (n[i] && !any)
-            log_info("  VMX instructions of L1:");
-        any |= n[i] != 0;
-        if (n[i])
-            log_info("    %-20s %llu", names[i], (ull)n[i]);
-    }
-}
-
 static void print_vcpu(const struct vcpu *v)
 {
     print_reasons("exits of L1", v->stats.l1);
     print_reasons("exits of L2 that L0 handled itself", v->stats.l2_handled);
     print_reasons("virtual exits to L1", v->stats.l2_to_l1);
-    print_insns(v->stats.insn);
     if (v->stats.entries)
         log_info("  virtual entries: %llu, EPT02 faults: %llu", (ull)v->stats.entries,
                  (ull)v->stats.ept02_faults);

@@ -22,6 +22,7 @@ typedef int64_t s64;
 #define PACKED       __attribute__((packed))
 #define ALIGNED(n)   __attribute__((aligned(n)))
 #define NORETURN     __attribute__((noreturn))
+#define NOINLINE     __attribute__((noinline))
 #define PRINTF(f, a) __attribute__((format(printf, f, a)))
 #define UNLIKELY(x)  __builtin_expect(!!(x), 0)
 #define LIKELY(x)    __builtin_expect(!!(x), 1)

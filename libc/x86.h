@@ -119,9 +119,9 @@ X86_CR(8)
 
 static inline u64 rdtsc(void)
 {
-    u32 lo, hi;
+    u64 lo, hi; // the processor clears the upper halves
     asm volatile("rdtsc" : "=a"(lo), "=d"(hi));
-    return (u64)hi << 32 | lo;
+    return hi << 32 | lo;
 }
 
 static inline void xsetbv(u32 reg, u64 v)

@@ -6,10 +6,10 @@
 #define INSN_BYTES       15
 #define CS_AR_L          BIT(13)
 
-void vcpu_advance_rare(struct vcpu *vcpu, u64 rip, u64 blocking, u64 rflags)
+void vcpu_advance_rare(struct vcpu *vcpu, u64 next, u64 blocking, u64 rflags)
 {
-    if (rip - 4 * GIB < INSN_BYTES && !(vmread(F(GUEST_CS_AR)) & CS_AR_L))
-        vmwrite(F(GUEST_RIP), (u32)rip);
+    if (next - 4 * GIB < INSN_BYTES && !(vmread(F(GUEST_CS_AR)) & CS_AR_L))
+        vmwrite(F(GUEST_RIP), (u32)next);
     if (blocking & (BLOCKING_STI | BLOCKING_MOV_SS)) {
         vmwrite(F(GUEST_INTERRUPTIBILITY), blocking & ~(BLOCKING_STI | BLOCKING_MOV_SS));
         vcpu_note(vcpu, WORK_EVENTS);

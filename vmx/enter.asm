@@ -1,20 +1,24 @@
 ; The way into a guest and back. While a vCPU runs, the host stack holds its pointer at the top:
 ;
-;   vmx_run(vcpu):  save L0's registers, push vcpu, then
-;   resume:         load the guest's registers, VMRESUME (VMLAUNCH the first time)
-;   vmx_exit:       save the guest's registers, call vcpu_exit(vcpu):
-;                   0: resume; otherwise return that value from vmx_run.
+;   vmx_run(vcpu):    save L0's registers, push vcpu, then
+;   enter:            call vcpu_enter(vcpu), which goes on to
+;   vmx_resume(vcpu): load the guest's registers, VMRESUME
+;   vmx_exit:         save the guest's registers, call vcpu_exit(vcpu): 0 goes to `enter`
+;
+; Any other result of vcpu_exit, and what vcpu_enter returns if it does, is that of vmx_run. A VM
+; exit loads RSP, so that nothing has to be taken off the stack before VMRESUME.
 ;
 ; The offsets are those of struct vcpu (vmx/vm.h, checked in vmx/run.c).
 
 bits 64
 default rel
 
-VCPU_VMCS     equ 128
-VCPU_HOST_RSP equ 136
-VMCS_HOST_RSP equ 0
-VMCS_LAUNCHED equ 8
-HOST_RSP      equ 0x6c14        ; VMCS field
+VCPU_VMCS         equ 128
+VCPU_HOST_RSP     equ 136
+VMCS_HOST_RSP     equ 0
+HOST_RSP          equ 0x6c14    ; VMCS fields
+INSTRUCTION_ERROR equ 0x4400
+ERROR_NOT_LAUNCHED equ 5        ; "VMRESUME with non-launched VMCS"
 
 GPR_RAX equ 0 * 8
 GPR_RCX equ 1 * 8
@@ -35,6 +39,7 @@ GPR_R15 equ 15 * 8
 section .text
 
 extern vcpu_exit
+extern vcpu_enter
 extern vcpu_entry_failed
 
 global vmx_run
@@ -54,10 +59,21 @@ vmx_run:
         mov     eax, HOST_RSP
         vmwrite rax, rsp
 
-resume:
+enter:
         mov     rdi, [rsp]
-        mov     rax, [rdi + VCPU_VMCS]
-        cmp     byte [rax + VMCS_LAUNCHED], 0
+        call    vcpu_enter
+leave_run:
+        add     rsp, 8
+        pop     r15
+        pop     r14
+        pop     r13
+        pop     r12
+        pop     rbx
+        pop     rbp
+        ret
+
+global vmx_resume
+vmx_resume:
         mov     rax, [rdi + GPR_RAX]
         mov     rcx, [rdi + GPR_RCX]
         mov     rdx, [rdi + GPR_RDX]
@@ -73,12 +89,19 @@ resume:
         mov     r14, [rdi + GPR_R14]
         mov     r15, [rdi + GPR_R15]
         mov     rdi, [rdi + GPR_RDI]
-        je      .launch
         vmresume
-        jmp     failed
-.launch:
+        ; It failed: the first time with a VMCS, or L0 put something impossible into it.
+        push    rax
+        mov     eax, INSTRUCTION_ERROR
+        vmread  rax, rax
+        cmp     eax, ERROR_NOT_LAUNCHED
+        pop     rax
+        jne     .failed
         vmlaunch
-failed:
+.failed:
+        mov     eax, HOST_RSP
+        vmread  rsp, rax
+        xor     ebp, ebp
         mov     rdi, [rsp]
         call    vcpu_entry_failed
         jmp     leave_run
@@ -105,14 +128,5 @@ vmx_exit:
         xor     ebp, ebp
         call    vcpu_exit
         test    eax, eax
-        jz      resume
-
-leave_run:
-        add     rsp, 8
-        pop     r15
-        pop     r14
-        pop     r13
-        pop     r12
-        pop     rbx
-        pop     rbp
-        ret
+        jz      enter
+        jmp     leave_run

@@ -23,24 +23,27 @@ static inline void set_cpuid(struct vcpu *vcpu, const struct cpuid_regs *r)
     vcpu->gpr[GPR_RDX] = r->edx;
 }
 
-enum run_result exit_cpuid(struct vcpu *vcpu)
+// A leaf whose answer depends on the subleaf or on the vCPU's state.
+static NOINLINE enum run_result variable_cpuid(struct vcpu *vcpu)
 {
-    if (count_cpuid(vcpu->gpr)) {
-        vcpu_skip(vcpu);
-        return RUN_RESUME;
-    }
-    const struct cpuid_regs *fixed = cpuid_fixed(&vcpu->vm->cpuid, (u32)vcpu->gpr[GPR_RAX]);
-    if (LIKELY(fixed)) {
-        set_cpuid(vcpu, fixed);
-        vcpu_skip(vcpu);
-        return RUN_RESUME;
-    }
     struct cpuid_state s = {.apic_id = vcpu->id,
                             .osxsave = vmread(F(GUEST_CR4)) & CR4_OSXSAVE,
                             .apic = vlapic_enabled(vcpu->lapic)};
     struct cpuid_regs r = cpuid_answer(&vcpu->vm->cpuid, host_cpuid, (u32)vcpu->gpr[GPR_RAX],
                                        (u32)vcpu->gpr[GPR_RCX], &s);
     set_cpuid(vcpu, &r);
+    vcpu_skip(vcpu);
+    return RUN_RESUME;
+}
+
+enum run_result exit_cpuid(struct vcpu *vcpu)
+{
+    if (!count_cpuid(vcpu->gpr)) {
+        const struct cpuid_regs *fixed = cpuid_fixed(&vcpu->vm->cpuid, (u32)vcpu->gpr[GPR_RAX]);
+        if (UNLIKELY(!fixed))
+            return variable_cpuid(vcpu);
+        set_cpuid(vcpu, fixed);
+    }
     vcpu_skip(vcpu);
     return RUN_RESUME;
 }
@@ -178,8 +181,19 @@ static enum run_result exit_task_switch(struct vcpu *vcpu)
     return RUN_STOPPED;
 }
 
+enum run_result exit_unhandled(struct vcpu *vcpu)
+{
+    u32 reason = (u32)vmread(F(EXIT_REASON));
+    vcpu_fail(vcpu, "VM exit for reason %u (%s), which Nestor does not handle", reason & 0xffff,
+              exit_reason_name(reason));
+    return RUN_STOPPED;
+}
+
 // Who handles an exit of L1. What is not here cannot happen with the controls of vmcs01.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Woverride-init" // of the first row by the others
 const exit_handler exit_handlers[STAT_REASONS] = {
+    [0 ... STAT_REASONS - 1] = exit_unhandled,
     [EXIT_EXCEPTION_NMI] = exit_exception,
     [EXIT_EXTERNAL_INTERRUPT] = exit_external_interrupt,
     [EXIT_TRIPLE_FAULT] = exit_triple_fault,
@@ -214,10 +228,4 @@ const exit_handler exit_handlers[STAT_REASONS] = {
     [EXIT_WBINVD] = exit_skip,
     [EXIT_XSETBV] = exit_xsetbv,
 };
-
-enum run_result exit_unhandled(struct vcpu *vcpu, u32 reason)
-{
-    vcpu_fail(vcpu, "VM exit for reason %u (%s), which Nestor does not handle", reason & 0xffff,
-              exit_reason_name(reason));
-    return RUN_STOPPED;
-}
+#pragma GCC diagnostic pop

@@ -75,21 +75,27 @@ const char *exit_reason_name(u32 reason);
 
 // What is rare in vcpu_advance(): the 4 GiB of a 32-bit code segment wrap around, blocking by STI
 // or MOV SS ends, a single step becomes pending.
-void vcpu_advance_rare(struct vcpu *vcpu, u64 rip, u64 blocking, u64 rflags);
+void vcpu_advance_rare(struct vcpu *vcpu, u64 next, u64 blocking, u64 rflags);
 
-// Ends the instruction that exited; `rip` is the next one.
-static inline void vcpu_advance(struct vcpu *vcpu, u64 rip)
+// Ends the instruction at `rip` that exited; `next` is the next one.
+static inline void vcpu_advance(struct vcpu *vcpu, u64 rip, u64 next, u64 rflags)
 {
-    u64 blocking = vmread(F(GUEST_INTERRUPTIBILITY)), rflags = vmread(F(GUEST_RFLAGS));
-    vmwrite(F(GUEST_RIP), rip);
-    if (UNLIKELY((rip >> 32) - 1 == 0 || blocking || rflags & RFLAGS_TF))
-        vcpu_advance_rare(vcpu, rip, blocking, rflags);
+    u64 blocking = vmread(F(GUEST_INTERRUPTIBILITY));
+    vmwrite(F(GUEST_RIP), next);
+    if (UNLIKELY((rip ^ next) >> 32 | (rflags & RFLAGS_TF) | blocking))
+        vcpu_advance_rare(vcpu, next, blocking, rflags);
 }
 
 // The same by the length that the exit reported.
+static inline void vcpu_skip_with(struct vcpu *vcpu, u64 rflags)
+{
+    u64 rip = vmread(F(GUEST_RIP));
+    vcpu_advance(vcpu, rip, rip + vmread(F(EXIT_INSTR_LENGTH)), rflags);
+}
+
 static inline void vcpu_skip(struct vcpu *vcpu)
 {
-    vcpu_advance(vcpu, vmread(F(GUEST_RIP)) + vmread(F(EXIT_INSTR_LENGTH)));
+    vcpu_skip_with(vcpu, vmread(F(GUEST_RFLAGS)));
 }
 
 // A register operand; RSP is in the VMCS.
@@ -131,13 +137,12 @@ struct cpuid_regs host_cpuid(u32 leaf, u32 subleaf);
 // The VM's devices were used: the next deadline may have changed.
 void vcpu_update_deadline(struct vcpu *vcpu);
 
-// The one dispatch of an exit that is L0's own business.
+// The one dispatch of an exit that is L0's own business: the handler for each reason, and the one
+// for a reason that is none.
 extern const exit_handler exit_handlers[STAT_REASONS];
-enum run_result exit_unhandled(struct vcpu *vcpu, u32 reason);
+enum run_result exit_unhandled(struct vcpu *vcpu);
 
 static inline enum run_result exit_dispatch(struct vcpu *vcpu, u32 reason)
 {
-    if (LIKELY(reason < STAT_REASONS && exit_handlers[reason]))
-        return exit_handlers[reason](vcpu);
-    return exit_unhandled(vcpu, reason);
+    return LIKELY(reason < STAT_REASONS) ? exit_handlers[reason](vcpu) : exit_unhandled(vcpu);
 }

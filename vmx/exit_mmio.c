@@ -104,6 +104,7 @@ static void emulate(struct vcpu *vcpu)
                            .context = vcpu,
                            .rip = vmread(F(GUEST_RIP)),
                            .rflags = vmread(F(GUEST_RFLAGS))};
+    const u64 rip = ctx.rip;
     vcpu_linear_ctx(vcpu, &ctx.cpu, seg);
     struct fetched code;
     u64 base = ctx.cpu.mode == MODE_64 ? 0 : vmread(F(GUEST_CS_BASE));
@@ -121,7 +122,7 @@ static void emulate(struct vcpu *vcpu)
     if (r == MMIO_FAULT)
         vcpu_inject_fault(vcpu, &ctx.fault);
     else if (r == MMIO_DONE)
-        vcpu_advance(vcpu, ctx.rip);
+        vcpu_advance(vcpu, rip, ctx.rip, ctx.rflags);
 }
 
 enum run_result mmio_exit(struct vcpu *vcpu, gpa_t gpa, u64 qualification)

@@ -15,11 +15,12 @@ _Static_assert(offsetof(struct vcpu, gpr) == 0, "vmx/enter.asm");
 _Static_assert(offsetof(struct vcpu, vmcs) == 128, "vmx/enter.asm");
 _Static_assert(offsetof(struct vcpu, host_rsp) == 136, "vmx/enter.asm");
 _Static_assert(offsetof(struct vmcs, host_rsp) == 0, "vmx/enter.asm");
-_Static_assert(offsetof(struct vmcs, launched) == 8, "vmx/enter.asm");
 
 // vmx/enter.asm and what it calls.
 enum run_result vmx_run(struct vcpu *vcpu);
+enum run_result vmx_resume(struct vcpu *vcpu);
 enum run_result vcpu_exit(struct vcpu *vcpu);
+enum run_result vcpu_enter(struct vcpu *vcpu);
 enum run_result vcpu_entry_failed(struct vcpu *vcpu);
 
 void vcpu_update_deadline(struct vcpu *vcpu)
@@ -32,7 +33,8 @@ void vcpu_update_deadline(struct vcpu *vcpu)
     vcpu->deadline = at > ~0ull - vm->tsc_start ? ~0ull : at + vm->tsc_start;
     // So far as the preemption timer can count, which spares each entry a comparison.
     u64 reach = rdtsc() + (0xffffffffull << vmx.timer_shift);
-    vcpu->until = MIN(MIN(vcpu->deadline, vcpu->slice_end), reach);
+    vcpu->until =
+        MIN(MIN(vcpu->deadline, vcpu->slice_end), MIN(reach, nested_timer_deadline(vcpu)));
 }
 
 static void run_timers(struct vcpu *vcpu)
@@ -49,8 +51,8 @@ static void run_timers(struct vcpu *vcpu)
     vcpu_update_deadline(vcpu);
 }
 
-// What the fast path in prepare() found to need a closer look.
-static enum run_result prepare_slow(struct vcpu *vcpu)
+// What vcpu->work or the local APIC have for the vCPU before it enters.
+static enum run_result do_work(struct vcpu *vcpu)
 {
     u32 work = __atomic_exchange_n(&vcpu->work, 0, __ATOMIC_ACQ_REL);
     if (work & WORK_STOP || vcpu->vm->state == VM_ENDED)
@@ -63,54 +65,51 @@ static enum run_result prepare_slow(struct vcpu *vcpu)
     return active ? RUN_RESUME : RUN_HALTED;
 }
 
-// `until` is reached: timers, and perhaps the end of the slice.
-static enum run_result expire(struct vcpu *vcpu, u64 now)
+static inline bool has_work(const struct vcpu *vcpu)
 {
-    if (now >= vcpu->slice_end)
-        return RUN_PREEMPTED;
-    run_timers(vcpu);
-    return RUN_RESUME;
+    return __atomic_load_n(&vcpu->work, __ATOMIC_ACQUIRE) || vlapic_wants_attention(vcpu->lapic);
 }
 
-// Everything between the end of an exit's handling and the VM entry. What is left for another time
+// A VM entry with more to it than the way in vcpu_enter(). What is left for another time
 // (RUN_PREEMPTED) comes first: once an event is in the VM-entry fields the vCPU enters.
-static inline enum run_result prepare(struct vcpu *vcpu)
+static NOINLINE enum run_result enter_slowly(struct vcpu *vcpu)
 {
-    enum run_result r;
     u64 now = rdtsc();
-    if (UNLIKELY(now >= vcpu->until)) {
-        r = expire(vcpu, now);
+    if (now >= vcpu->slice_end)
+        return RUN_PREEMPTED;
+    if (now >= vcpu->until)
+        run_timers(vcpu);
+    if (has_work(vcpu)) {
+        enum run_result r = do_work(vcpu);
         if (r != RUN_RESUME)
             return r;
     }
-    if (UNLIKELY(__atomic_load_n(&vcpu->work, __ATOMIC_ACQUIRE) ||
-                 vlapic_wants_attention(vcpu->lapic))) {
-        r = prepare_slow(vcpu);
-        if (r != RUN_RESUME)
-            return r;
-    }
-    if (UNLIKELY(nested_in_l2(vcpu)))
-        nested_arm_timer(vcpu, now);
-    else
-        vmwrite(F(PREEMPTION_TIMER),
-                vcpu->until > now ? (vcpu->until - now) >> vmx.timer_shift : 0);
-    return RUN_RESUME;
+    u64 until = nested_leaves_at_once(vcpu) ? 0 : vcpu->until;
+    vmwrite(F(PREEMPTION_TIMER), until > now ? (until - now) >> vmx.timer_shift : 0);
+    return vmx_resume(vcpu);
+}
+
+// Everything between the end of an exit's handling and the VM entry: nothing, most of the time, but
+// the timer that brings the CPU back.
+enum run_result vcpu_enter(struct vcpu *vcpu)
+{
+    u64 left;
+    if (UNLIKELY(__builtin_sub_overflow(vcpu->until, rdtsc(), &left) || has_work(vcpu)))
+        return enter_slowly(vcpu);
+    vmwrite(F(PREEMPTION_TIMER), left >> vmx.timer_shift);
+    return vmx_resume(vcpu);
 }
 
 enum run_result vcpu_exit(struct vcpu *vcpu)
 {
-    u32 reason = (u32)vmread(F(EXIT_REASON));
-    vcpu->vmcs->launched = true;
+    u64 reason = vmread(F(EXIT_REASON));
     COUNT(exits);
-    enum run_result r;
-    if (nested_in_l2(vcpu)) {
-        r = nested_exit(vcpu, reason);
-    } else {
-        if (LIKELY(reason < STAT_REASONS))
-            vcpu->stats.l1[reason]++;
-        r = exit_dispatch(vcpu, reason);
-    }
-    return r == RUN_RESUME ? prepare(vcpu) : r;
+    if (nested_in_l2(vcpu))
+        return nested_exit(vcpu, (u32)reason);
+    if (UNLIKELY(reason >= STAT_REASONS))
+        return exit_unhandled(vcpu);
+    vcpu->stats.l1[reason]++;
+    return exit_handlers[reason](vcpu);
 }
 
 // VMLAUNCH or VMRESUME itself failed: L0 put something impossible into the VMCS.
@@ -143,8 +142,7 @@ enum run_result vcpu_run(struct vcpu *vcpu, u64 slice_end)
     vcpu_update_deadline(vcpu);
     if (vcpu->activity != VCPU_ACTIVE)
         vcpu_note(vcpu, WORK_EVENTS);
-    enum run_result r = prepare(vcpu);
-    return r == RUN_RESUME ? vmx_run(vcpu) : r;
+    return vmx_run(vcpu);
 }
 
 u64 vcpu_wake_time(struct vcpu *vcpu)
@@ -155,6 +153,5 @@ u64 vcpu_wake_time(struct vcpu *vcpu)
 
 bool vcpu_has_work(struct vcpu *vcpu)
 {
-    return __atomic_load_n(&vcpu->work, __ATOMIC_ACQUIRE) || vlapic_wants_attention(vcpu->lapic) ||
-           rdtsc() >= MIN(vcpu->deadline, nested_timer_deadline(vcpu));
+    return has_work(vcpu) || rdtsc() >= MIN(vcpu->deadline, nested_timer_deadline(vcpu));
 }

@@ -4,29 +4,11 @@
 #include "libc/types.h"
 
 #define STAT_REASONS 80
-#define STAT_INSNS   13
 
 struct stats {
     u64 l1[STAT_REASONS];         // exits of L1
     u64 l2_handled[STAT_REASONS]; // exits of L2 that L0 handled itself
     u64 l2_to_l1[STAT_REASONS];   // virtual exits, by the reason that L1 saw
-    u64 insn[STAT_INSNS];         // VMX instructions that L1 executed, enum vmx_insn
     u64 entries;                  // virtual VM entries
     u64 ept02_faults;
-};
-
-enum vmx_insn {
-    INSN_VMXON,
-    INSN_VMXOFF,
-    INSN_VMCLEAR,
-    INSN_VMPTRLD,
-    INSN_VMPTRST,
-    INSN_VMREAD,
-    INSN_VMWRITE,
-    INSN_VMLAUNCH,
-    INSN_VMRESUME,
-    INSN_VMCALL,
-    INSN_INVEPT,
-    INSN_INVVPID,
-    INSN_VMFUNC,
 };

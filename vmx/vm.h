@@ -97,7 +97,7 @@ struct vcpu {
 
     u64 slice_end; // TSC
     u64 deadline;  // TSC of the next timer of the VM or the vCPU, as last computed
-    u64 until;     // TSC at which L0 wants the CPU back: for the deadline or the slice's end
+    u64 until;     // TSC at which L0 or L1 wants the CPU back: for a timer or the slice's end
 
     enum vcpu_activity activity;
     struct pending_event event; // exception or re-injected event for the next entry

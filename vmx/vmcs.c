@@ -33,7 +33,6 @@ void vmcs_load(struct vmcs *v)
     vmxop_ptrld(v->hpa);
     if (v->cpu != cpu) {
         v->cpu = cpu;
-        v->launched = false;
         write_cpu_state(cpu);
     }
 }
@@ -42,7 +41,6 @@ void vmcs_clear(struct vmcs *v)
 {
     vmxop_clear(v->hpa);
     v->cpu = NULL;
-    v->launched = false;
     v->host_rsp = 0;
 }
 

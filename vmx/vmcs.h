@@ -8,8 +8,7 @@ struct cpu;
 struct pool;
 
 struct vmcs {
-    u64 host_rsp; // what HOST_RSP holds; first two: offsets known to vmx/enter.asm
-    bool launched;
+    u64 host_rsp; // what HOST_RSP holds; first: offset known to vmx/enter.asm
     hpa_t hpa;
     struct cpu *cpu; // where it is active, NULL: cleared
     u32 proc;        // processor-based controls as last written (window bits come and go)

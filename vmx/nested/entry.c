@@ -56,9 +56,11 @@ static void take_event(struct vcpu *vcpu, struct nvmcs *nv)
 // L1's preemption timer runs on the TSC from the entry on.
 static void start_timer(struct vcpu *vcpu, struct nvmcs *nv)
 {
-    vcpu->nested->timer_deadline = ~0ull;
+    u64 deadline = ~0ull;
     if (V12_HAS(&nv->v, PREEMPTION_TIMER))
-        vcpu->nested->timer_deadline = rdtsc() + (v12(nv, F(PREEMPTION_TIMER)) << vmx.timer_shift);
+        deadline = rdtsc() + (v12(nv, F(PREEMPTION_TIMER)) << vmx.timer_shift);
+    vcpu->nested->timer_deadline = deadline;
+    vcpu->until = MIN(vcpu->until, deadline);
 }
 
 static enum vcpu_activity activity_of(u64 state)

@@ -57,9 +57,8 @@ static inline enum run_result finish(struct vcpu *vcpu, vmx_result_t r)
 }
 
 // The checks that all of them but VMXON begin with.
-static inline bool may_execute(struct vcpu *vcpu, enum vmx_insn insn, vmx_result_t *r)
+static inline bool may_execute(struct vcpu *vcpu, vmx_result_t *r)
 {
-    vcpu->stats.insn[insn]++;
     if (UNLIKELY(!vcpu->nested->vmxon))
         *r = fault(vcpu, VEC_UD);
     else if (UNLIKELY(vcpu_cpl() != 0))
@@ -161,7 +160,6 @@ static vmx_result_t vmxon(struct vcpu *vcpu)
     const struct vmx_caps *c = &vcpu->vm->caps;
     vmx_result_t r;
     gpa_t region;
-    vcpu->stats.insn[INSN_VMXON]++;
     if (!(vmread(F(CR4_SHADOW)) & CR4_VMXE))
         return fault(vcpu, VEC_UD);
     if (n->vmxon)
@@ -192,7 +190,7 @@ enum run_result nested_vmxon(struct vcpu *vcpu)
 enum run_result nested_vmxoff(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    if (!may_execute(vcpu, INSN_VMXOFF, &r))
+    if (!may_execute(vcpu, &r))
         return finish(vcpu, r);
     set_current(vcpu, NULL);
     vcpu->nested->vmxon = false;
@@ -227,7 +225,7 @@ static vmx_result_t vmclear(struct vcpu *vcpu)
 enum run_result nested_vmclear(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    return finish(vcpu, may_execute(vcpu, INSN_VMCLEAR, &r) ? vmclear(vcpu) : r);
+    return finish(vcpu, may_execute(vcpu, &r) ? vmclear(vcpu) : r);
 }
 
 static vmx_result_t vmptrld(struct vcpu *vcpu)
@@ -260,14 +258,14 @@ static vmx_result_t vmptrld(struct vcpu *vcpu)
 enum run_result nested_vmptrld(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    return finish(vcpu, may_execute(vcpu, INSN_VMPTRLD, &r) ? vmptrld(vcpu) : r);
+    return finish(vcpu, may_execute(vcpu, &r) ? vmptrld(vcpu) : r);
 }
 
 enum run_result nested_vmptrst(struct vcpu *vcpu)
 {
     vmx_result_t r;
     struct insn_info info;
-    if (!may_execute(vcpu, INSN_VMPTRST, &r))
+    if (!may_execute(vcpu, &r))
         return finish(vcpu, r);
     struct nvmcs *nv = vcpu->nested->current;
     u64 pointer = nv ? nv->gpa.v : VMCS_NONE.v;
@@ -322,7 +320,7 @@ static vmx_result_t do_vmread(struct vcpu *vcpu)
 enum run_result nested_vmread(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    return finish(vcpu, may_execute(vcpu, INSN_VMREAD, &r) ? do_vmread(vcpu) : r);
+    return finish(vcpu, may_execute(vcpu, &r) ? do_vmread(vcpu) : r);
 }
 
 static vmx_result_t do_vmwrite(struct vcpu *vcpu)
@@ -361,14 +359,15 @@ static vmx_result_t do_vmwrite(struct vcpu *vcpu)
 enum run_result nested_vmwrite(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    return finish(vcpu, may_execute(vcpu, INSN_VMWRITE, &r) ? do_vmwrite(vcpu) : r);
+    return finish(vcpu, may_execute(vcpu, &r) ? do_vmwrite(vcpu) : r);
 }
 
-static vmx_result_t launch(struct vcpu *vcpu, enum vmx_insn insn)
+// VMRESUME is for a VMCS that is launched, VMLAUNCH for one that is not.
+static vmx_result_t launch(struct vcpu *vcpu, bool launched)
 {
     struct nvmcs *nv = vcpu->nested->current;
     vmx_result_t r;
-    if (!may_execute(vcpu, insn, &r))
+    if (!may_execute(vcpu, &r))
         return r;
     if (!nv || nv->is_shadow)
         return VMX_FAIL_INVALID;
@@ -376,21 +375,19 @@ static vmx_result_t launch(struct vcpu *vcpu, enum vmx_insn insn)
     vcpu->nested->l1_blocked = blocking != 0;
     if (UNLIKELY(blocking & BLOCKING_MOV_SS))
         return fail(vcpu, VMX_ERR_MOV_SS);
-    if (insn == INSN_VMLAUNCH && nv->v.launched)
-        return fail(vcpu, VMX_ERR_LAUNCH_NOT_CLEAR);
-    if (insn == INSN_VMRESUME && !nv->v.launched)
-        return fail(vcpu, VMX_ERR_RESUME_NOT_LAUNCHED);
+    if (UNLIKELY(nv->v.launched != launched))
+        return fail(vcpu, launched ? VMX_ERR_RESUME_NOT_LAUNCHED : VMX_ERR_LAUNCH_NOT_CLEAR);
     return entry_run(vcpu, nv);
 }
 
 enum run_result nested_vmlaunch(struct vcpu *vcpu)
 {
-    return finish(vcpu, launch(vcpu, INSN_VMLAUNCH));
+    return finish(vcpu, launch(vcpu, false));
 }
 
 enum run_result nested_vmresume(struct vcpu *vcpu)
 {
-    return finish(vcpu, launch(vcpu, INSN_VMRESUME));
+    return finish(vcpu, launch(vcpu, true));
 }
 
 // VMCALL exits before the processor looks at the mode. In VMX root operation it would call an SMM
@@ -405,7 +402,6 @@ static vmx_result_t vmcall(struct vcpu *vcpu)
 
 enum run_result nested_vmcall(struct vcpu *vcpu)
 {
-    vcpu->stats.insn[INSN_VMCALL]++;
     return finish(vcpu, vcpu->nested->vmxon ? vmcall(vcpu) : fault(vcpu, VEC_UD));
 }
 
@@ -447,7 +443,7 @@ enum run_result nested_invept(struct vcpu *vcpu)
     vmx_result_t r;
     if (!CAP_HAS(&vcpu->vm->caps, EPT))
         return finish(vcpu, fault(vcpu, VEC_UD));
-    return finish(vcpu, may_execute(vcpu, INSN_INVEPT, &r) ? invept(vcpu) : r);
+    return finish(vcpu, may_execute(vcpu, &r) ? invept(vcpu) : r);
 }
 
 // Whatever the type, L2's own TLB tag loses all: a VPID of L1 names the vmcs02s that use it.
@@ -483,5 +479,5 @@ enum run_result nested_invvpid(struct vcpu *vcpu)
     vmx_result_t r;
     if (!CAP_HAS(&vcpu->vm->caps, VPID))
         return finish(vcpu, fault(vcpu, VEC_UD));
-    return finish(vcpu, may_execute(vcpu, INSN_INVVPID, &r) ? invvpid(vcpu) : r);
+    return finish(vcpu, may_execute(vcpu, &r) ? invvpid(vcpu) : r);
 }

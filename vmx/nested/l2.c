@@ -259,11 +259,9 @@ u64 nested_timer_deadline(const struct vcpu *vcpu)
     return vcpu->in_l2 ? vcpu->nested->timer_deadline : ~0ull;
 }
 
-void nested_arm_timer(struct vcpu *vcpu, u64 now)
+bool nested_leaves_at_once(struct vcpu *vcpu)
 {
-    struct nested *n = vcpu->nested;
-    u64 until = MIN(vcpu->until, n->timer_deadline);
-    u64 ticks = until > now && !n->immediate_exit ? (until - now) >> vmx.timer_shift : 0;
-    n->immediate_exit = false;
-    vmwrite(F(PREEMPTION_TIMER), ticks);
+    bool at_once = vcpu->in_l2 && vcpu->nested->immediate_exit;
+    vcpu->nested->immediate_exit = false;
+    return at_once;
 }

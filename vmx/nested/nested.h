@@ -62,8 +62,8 @@ bool nested_intercepts(struct vcpu *vcpu, u32 info, u32 error);
 // The TSC at which L1's preemption timer ends L2's turn, ~0: not in L2, or no such timer.
 u64 nested_timer_deadline(const struct vcpu *vcpu);
 
-// Arms the preemption timer of vmcs02, which L0 and L1 share.
-void nested_arm_timer(struct vcpu *vcpu, u64 now);
+// Whether this entry is into L2 and only to deliver an event: L1 wants the CPU right after it.
+bool nested_leaves_at_once(struct vcpu *vcpu);
 
 // The bits of CR0 or CR4 (`cr` 0 or 4) of L2 that L1 owns: L2 reads `shadow`, in force is `actual`.
 // Outside L2 L1 owns all of its registers and the mask is 0.

@@ -25,7 +25,6 @@ static bool switch_eptp(struct vcpu *vcpu, struct nvmcs *nv)
 
 bool vmfunc_emulate(struct vcpu *vcpu, struct nvmcs *nv)
 {
-    vcpu->stats.insn[INSN_VMFUNC]++;
     if ((u32)vcpu->gpr[GPR_RAX] != 0 || !(v12(nv, F(VMFUNC_CTRL)) & VMFUNC_EPTP_SWITCHING) ||
         !switch_eptp(vcpu, nv))
         return false;
