@@ -71,6 +71,9 @@ enum vmx_problem vmx_probe(const char **missing)
     vmx.timer_shift = (unsigned)(c->misc & MISC_TIMER_RATE);
     vmx.vpid = CAP_HAS(c, VPID) && c->ept_vpid & VPID_CAP_SINGLE;
     vmx.shadowing = CAP_HAS(c, VMCS_SHADOWING);
+    vmx.apicv = CAP_HAS(c, TPR_SHADOW) && CAP_HAS(c, VIRTUALIZE_APIC) &&
+                CAP_HAS(c, VIRTUALIZE_X2APIC) && CAP_HAS(c, APIC_REGISTERS) &&
+                CAP_HAS(c, VIRTUAL_INTR_DELIVERY);
     vmx.ept = (struct ept_caps){.large_2m = true,
                                 .large_1g = c->ept_vpid & EPT_CAP_1G,
                                 .exec_only = c->ept_vpid & EPT_CAP_EXEC_ONLY,

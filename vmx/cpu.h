@@ -21,6 +21,7 @@ struct vmx_state {
     struct vmx_host host; // set by the layer above before a vCPU is made
     unsigned timer_shift; // the preemption timer counts TSC >> this
     bool vpid, shadowing;
+    bool apicv; // all of APIC virtualization
 };
 
 // The same for every CPU: they are taken to be alike, as Intel's are.

@@ -1,6 +1,8 @@
 #include "vmx/event.h"
 
 #include "libc/x86.h"
+#include "vmx/apicv.h"
+#include "vmx/cpu.h"
 #include "vmx/nested/nested.h"
 
 #define DELIVERY_ERROR_SELECTOR_IDT 2
@@ -144,9 +146,12 @@ static void wake(struct vcpu *vcpu)
         vcpu->activity = VCPU_ACTIVE;
 }
 
-// One event goes into the entry; what still waits asks for a window.
+// One event goes into the entry; what still waits asks for a window. Vectors of the local APIC are
+// the processor's to deliver where it virtualizes the APIC: then none of them is pending here.
 bool vcpu_deliver_events(struct vcpu *vcpu)
 {
+    if (vmx.apicv && !nested_in_l2(vcpu))
+        apicv_prepare(vcpu);
     bool room = !(vcpu->event.info & INFO_VALID);
     bool nmi = vlapic_events(vcpu->lapic) & VLAPIC_NMI, interrupt = vcpu_interrupt_pending(vcpu);
     if (!room) {

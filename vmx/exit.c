@@ -2,6 +2,7 @@
 
 #include "drivers/cpu.h"
 #include "libc/x86.h"
+#include "vmx/apicv.h"
 #include "vmx/count.h"
 #include "vmx/cpu.h"
 #include "vmx/event.h"
@@ -221,11 +222,14 @@ const exit_handler exit_handlers[STAT_REASONS] = {
     [EXIT_WRMSR] = exit_wrmsr,
     [EXIT_MWAIT] = exit_undefined,
     [EXIT_MONITOR] = exit_undefined,
+    [EXIT_APIC_ACCESS] = exit_apic_access,
+    [EXIT_EOI] = exit_eoi,
     [EXIT_EPT_VIOLATION] = exit_ept_violation,
     [EXIT_INVEPT] = nested_invept,
     [EXIT_PREEMPTION_TIMER] = exit_preemption_timer,
     [EXIT_INVVPID] = nested_invvpid,
     [EXIT_WBINVD] = exit_skip,
     [EXIT_XSETBV] = exit_xsetbv,
+    [EXIT_APIC_WRITE] = exit_apic_write,
 };
 #pragma GCC diagnostic pop

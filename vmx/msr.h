@@ -23,9 +23,14 @@ static inline u64 msr_bitmap_bit(u32 msr)
     return msr < 0x2000 ? msr : 0x400 * 8 + (msr - 0xc0000000u);
 }
 
+static inline void msr_bitmap_open_write(u8 *page, u32 msr)
+{
+    bitmap_put(page, 0x800 * 8 + msr_bitmap_bit(msr), false);
+}
+
 static inline void msr_bitmap_open(u8 *page, u32 msr, bool write)
 {
     bitmap_put(page, msr_bitmap_bit(msr), false);
     if (write)
-        bitmap_put(page, 0x800 * 8 + msr_bitmap_bit(msr), false);
+        msr_bitmap_open_write(page, msr);
 }

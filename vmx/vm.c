@@ -4,6 +4,7 @@
 #include "drivers/tsc.h"
 #include "libc/printf.h"
 #include "libc/x86.h"
+#include "vmx/apicv.h"
 #include "vmx/cpu.h"
 #include "vmx/exit.h"
 #include "vmx/msr.h"
@@ -153,6 +154,8 @@ const char *vm_init(struct vm *vm, const struct machine_params *params)
     msr_bitmap_init(bitmap);
     vm->msr_bitmap = ptr_phys(bitmap);
     vm->msr_opens = msr_bitmap_open_words(bitmap, vm->msr_open, ARRAY_SIZE(vm->msr_open));
+    if (!apicv_init_vm(vm))
+        return no_memory;
     for (; vm->cpus < params->cpus; vm->cpus++) {
         vm->vcpu[vm->cpus] = new_vcpu(vm, vm->cpus);
         if (!vm->vcpu[vm->cpus])

@@ -44,9 +44,12 @@ struct vm {
     struct guest_mem mem;
     struct pool pool; // everything that L0 allocates for this VM
     struct ept ept01;
-    hpa_t msr_bitmap; // of vmcs01
-    u16 msr_open[8];  // its words that let anything through (msr_bitmap_open_words)
+    struct ept ept01_apic; // vmcs01 has it in xAPIC mode: ept01 and the APIC-access page
+    hpa_t apic_access;     // this page, which nobody reads or writes
+    hpa_t msr_bitmap;      // of vmcs01
+    u16 msr_open[8];       // its words that let anything through (msr_bitmap_open_words)
     unsigned msr_opens;
+    hpa_t msr_bitmap_x2apic; // in place of msr_bitmap in x2APIC mode
     struct cpuid_table cpuid;
     struct vmx_caps caps; // what L1 sees
     unsigned phys_bits;
@@ -113,6 +116,7 @@ struct vcpu {
     bool host_dirty; // L0 changed a register of L1 that nested VMX took for unchanged
     struct vlapic *lapic;
     hpa_t apic_page;
+    u8 apicv; // enum apicv_mode that vmcs01 is in
     u16 vpid;
     struct switched *saved; // registers that stay in the processor until another vCPU runs
     struct stats stats;

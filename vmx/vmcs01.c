@@ -1,6 +1,7 @@
 #include "vmx/vmcs01.h"
 
 #include "libc/x86.h"
+#include "vmx/apicv.h"
 #include "vmx/cpu.h"
 #include "vmx/nested/nested.h"
 #include "vmx/vmxop.h"
@@ -81,6 +82,7 @@ void vmcs01_init(struct vcpu *vcpu)
 {
     vmcs_init_host(&vmx.host);
     write_controls(vcpu);
+    apicv_init_vmcs01(vcpu);
 }
 
 static void write_cr(u64 cr0, u64 cr4)

@@ -82,6 +82,7 @@ static void put_identity(struct vlapic *l)
 void vlapic_reset(struct vlapic *l)
 {
     memset(l->regs, 0, PAGE_SIZE);
+    memset(l->kept, 0, sizeof(l->kept));
     vlapic_put(l, VLAPIC_VERSION, VERSION);
     vlapic_put(l, VLAPIC_DFR, 0xffffffff);
     vlapic_put(l, VLAPIC_SVR, 0xff);
@@ -93,6 +94,7 @@ void vlapic_reset(struct vlapic *l)
     vlapic_clear_vectors(l);
     vlapic_clear_attention(l, VLAPIC_EXTINT_MSG);
     vlapic_look_at_pins(l);
+    vlapic_raise_attention(l, VLAPIC_MODE);
 }
 
 void vlapic_init(struct vlapic *l, const struct vlapic_params *params, struct vapic_bus *bus)
@@ -102,6 +104,7 @@ void vlapic_init(struct vlapic *l, const struct vlapic_params *params, struct va
         .id = params->id,
         .has_x2apic = params->x2apic,
         .has_tsc_deadline = params->tsc_deadline,
+        .raised = -1,
         .clock = params->clock,
         .bus = bus,
         .kick = params->kick,
@@ -169,6 +172,8 @@ static void send_xapic(struct vlapic *l, u32 icr)
 
 static void write_svr(struct vlapic *l, u32 value)
 {
+    if ((vlapic_get(l, VLAPIC_SVR) ^ value) & VLAPIC_SVR_ENABLE)
+        vlapic_raise_attention(l, VLAPIC_MODE);
     vlapic_put(l, VLAPIC_SVR, value);
     if (value & VLAPIC_SVR_ENABLE)
         return;
@@ -267,7 +272,20 @@ void vlapic_mmio_write(struct vlapic *l, unsigned offset, unsigned size, u64 val
         write_reg(l, offset, (u32)value & writable(l, offset));
 }
 
+void vlapic_page_written(struct vlapic *l, unsigned offset)
+{
+    unsigned reg = offset & 0x3f0;
+    u32 value = vlapic_get(l, reg);
+    vlapic_put(l, reg, l->kept[reg / 16]);
+    vlapic_mmio_write(l, reg, 4, value);
+}
+
 // --- MSRs ---
+
+bool vlapic_is_plain(unsigned offset)
+{
+    return offset < 0x400 && registers[offset >> 4].access & R2 && offset != VLAPIC_TIMER_CURRENT;
+}
 
 static bool read_x2apic(struct vlapic *l, unsigned reg, u64 *value)
 {
@@ -289,7 +307,7 @@ static bool write_x2apic(struct vlapic *l, unsigned reg, u64 value)
         return false;
     if (reg == VLAPIC_ICR) {
         vlapic_put(l, reg, (u32)value & bits);
-        vlapic_put(l, reg + 4, high);
+        l->regs[reg / 4 + 1] = high;
         send_ipi(l, (u32)value, high);
         return true;
     }
@@ -316,6 +334,8 @@ static bool write_base(struct vlapic *l, u64 value)
         return false;
     u64 changed = l->base ^ value;
     l->base = (value & ~VLAPIC_BASE_BSP) | (l->base & VLAPIC_BASE_BSP);
+    if (changed)
+        vlapic_raise_attention(l, VLAPIC_MODE);
     if (changed & VLAPIC_BASE_ENABLE)
         vlapic_reset(l);
     else if (changed & VLAPIC_BASE_X2APIC)

@@ -3,10 +3,14 @@
 // (APIC)".
 //
 // The registers are a page in the layout of the virtual-APIC page, at the architecture's offsets,
-// so that the processor's APIC virtualization can work on the same page. Only the owner (the CPU
-// that runs the vCPU) touches the page. Everyone else posts: a vector in the posted-interrupt
+// so that the processor's APIC virtualization works on the same page. Only the owner (the CPU that
+// runs the vCPU) touches the page. Everyone else posts: a vector in the posted-interrupt
 // descriptor, anything else as a bit of `attention`, then the owner is kicked; no lock is needed
 // for that. "Owner" functions below are for the owner alone, the others for anyone.
+//
+// Who takes vectors from IRR to ISR is one decision, `by_processor`: the processor by
+// virtual-interrupt delivery while the guest runs whose APIC this is, else the owner by
+// vlapic_pending_vector() and vlapic_ack().
 
 #include "drivers/model/vapic.h"
 #include "drivers/model/vclock.h"
@@ -63,6 +67,8 @@ enum vlapic_reg {
 #define VLAPIC_PINS       BIT(6) // LINT0 or LINT1 changed
 #define VLAPIC_LINT0_ROSE BIT(7)
 #define VLAPIC_LINT1_ROSE BIT(8)
+#define VLAPIC_STATUS     BIT(9)  // the processor's guest interrupt status is not what it should be
+#define VLAPIC_MODE       BIT(10) // the mode, the page's address or the software enable changed
 #define VLAPIC_UNSEEN     (VLAPIC_POSTED | VLAPIC_PINS) // what vlapic_sync() is for
 
 // Layout of SDM volume 3, "Posted-Interrupt Processing"; `control` bit 0 is outstanding
@@ -76,11 +82,17 @@ struct posted_interrupts {
 
 struct vlapic {
     u32 *regs;
-    u32 attention; // atomic
-    int pending;   // highest vector in IRR above PPR, or -1
-    u8 irr_words;  // bit i: the i-th 32 vectors of IRR are not all 0
+    u32 kept[0x40]; // registers as they were last put: the processor overwrites those in the page
+    u32 attention;  // atomic
+    int pending;    // highest vector in IRR above PPR, or -1; -1 if by_processor
+    u8 irr_words;   // bit i: the i-th 32 vectors of IRR are not all 0
     u8 isr_words;
-    u8 esr; // errors since the last write of ESR
+    bool by_processor;   // virtual-interrupt delivery is at work
+    bool stale;          // irr_words and isr_words are not what the page says
+    bool moved;          // IRR and ISR changed otherwise than by `raised`
+    bool levels_changed; // TMR did, and so vlapic_eoi_exits()
+    int raised;          // highest vector put into IRR that the processor does not know of, or -1
+    u8 esr;              // errors since the last write of ESR
     u8 sipi_vector;
     u8 pins;  // levels of LINT0 and LINT1, atomic
     u64 base; // IA32_APIC_BASE
@@ -190,14 +202,62 @@ static inline u8 vlapic_tpr(const struct vlapic *l)
     return (u8)l->regs[VLAPIC_TPR / 4];
 }
 
-// Owner: the processor's virtual-interrupt delivery changed IRR, ISR or PPR in the page.
-void vlapic_page_changed(struct vlapic *l);
-
 // Owner: would an EOI now go to the I/O APIC (through vapic_bus.eoi, under the machine's lock)?
-bool vlapic_eoi_is_level(const struct vlapic *l);
+bool vlapic_eoi_is_level(struct vlapic *l);
 
 // Owner: the end of the interrupt in service, as a write of the EOI register.
 void vlapic_eoi(struct vlapic *l);
+
+// --- Owner: APIC virtualization by the processor ---
+//
+// SDM volume 3, chapter "APIC Virtualization and Virtual Interrupts". A guest interrupt status has
+// RVI in bits 7:0 and SVI in bits 15:8.
+
+// Owner: the processor delivers interrupts from the next VM entry on. VLAPIC_STATUS is set if it
+// has to be told something before, by vlapic_status().
+static inline void vlapic_hand_over(struct vlapic *l)
+{
+    if (UNLIKELY(l->by_processor))
+        return;
+    l->by_processor = true;
+    l->pending = -1;
+    if (UNLIKELY(l->moved || l->levels_changed))
+        __atomic_fetch_or(&l->attention, VLAPIC_STATUS, __ATOMIC_ACQ_REL);
+    else
+        l->stale = true;
+}
+
+// Owner: it does so no longer; `status` is what it left. (The second one is the rest of the first.)
+void vlapic_take_back_pending(struct vlapic *l, u16 status);
+
+static inline void vlapic_take_back(struct vlapic *l, u16 status)
+{
+    if (UNLIKELY(!l->by_processor))
+        return;
+    l->by_processor = false;
+    if (UNLIKELY(status || __atomic_load_n(&l->attention, __ATOMIC_ACQUIRE) & VLAPIC_STATUS)) {
+        vlapic_take_back_pending(l, status);
+        return;
+    }
+    l->irr_words = l->isr_words = 0;
+    l->stale = false;
+}
+
+// Owner: what the status has to be at the next VM entry, now that it is `status`; clears
+// VLAPIC_STATUS.
+u16 vlapic_status(struct vlapic *l, u16 status);
+
+// Owner: word n (0 to 3) of the EOI-exit bitmap: the vectors whose end goes to the I/O APIC.
+u64 vlapic_eoi_exits(const struct vlapic *l, unsigned n);
+
+// Owner: the processor ended the interrupt `vector` in the page; the rest of vlapic_eoi().
+void vlapic_ended(struct vlapic *l, u8 vector);
+
+// Owner: the processor stored a write of the guest to `offset` (xAPIC mode) in the page.
+void vlapic_page_written(struct vlapic *l, unsigned offset);
+
+// Whether the register at `offset` can be read in x2APIC mode and is just what the page says.
+bool vlapic_is_plain(unsigned offset);
 
 // Owner: raises a local interrupt (VLAPIC_LVT_PERF, VLAPIC_LVT_THERMAL) as its LVT entry says.
 void vlapic_local_interrupt(struct vlapic *l, enum vlapic_reg lvt);
@@ -211,6 +271,12 @@ static inline bool vlapic_enabled(const struct vlapic *l)
 static inline bool vlapic_x2apic(const struct vlapic *l)
 {
     return l->base & VLAPIC_BASE_X2APIC;
+}
+
+// The software enable of SVR; without it no interrupt is accepted.
+static inline bool vlapic_software_enabled(const struct vlapic *l)
+{
+    return l->regs[VLAPIC_SVR / 4] & VLAPIC_SVR_ENABLE;
 }
 
 // Where the page is for this vCPU.

@@ -18,6 +18,7 @@ static inline u32 vlapic_get(const struct vlapic *l, unsigned reg)
 static inline void vlapic_put(struct vlapic *l, unsigned reg, u32 value)
 {
     l->regs[reg / 4] = value;
+    l->kept[reg / 16] = value;
 }
 
 // Changes bits of `attention`.

@@ -39,6 +39,7 @@ static void set_bit(struct vlapic *l, unsigned reg, u8 *words, unsigned vector)
     *words |= (u8)(1u << vector / 32);
 }
 
+// The highest vector of IRR or ISR, or -1.
 static int highest(struct vlapic *l, unsigned reg, u8 words)
 {
     if (!words)
@@ -49,8 +50,36 @@ static int highest(struct vlapic *l, unsigned reg, u8 words)
 
 // --- Priority ---
 
+static u8 summary(struct vlapic *l, unsigned reg)
+{
+    u8 words = 0;
+    for (unsigned i = 0; i < 8; i++)
+        words |= (u8)((*word(l, reg, 32 * i) != 0) << i);
+    return words;
+}
+
+// Makes irr_words and isr_words true, for as long as the processor does not run the guest.
+static void settle(struct vlapic *l)
+{
+    if (LIKELY(!l->stale))
+        return;
+    l->irr_words = summary(l, VLAPIC_IRR);
+    l->isr_words = summary(l, VLAPIC_ISR);
+    l->stale = l->by_processor;
+}
+
+// IRR and ISR changed: the processor's RVI and SVI have to follow.
+static void note_moved(struct vlapic *l)
+{
+    l->moved = true;
+    if (UNLIKELY(l->by_processor))
+        vlapic_raise_attention(l, VLAPIC_STATUS);
+}
+
 static void update_pending(struct vlapic *l)
 {
+    if (UNLIKELY(l->by_processor))
+        return;
     int irr = highest(l, VLAPIC_IRR, l->irr_words);
     l->pending = irr >= 0 && (u32)irr >> 4 > vlapic_get(l, VLAPIC_PPR) >> 4 ? irr : -1;
 }
@@ -65,8 +94,17 @@ static void update_priority(struct vlapic *l)
 
 void vlapic_set_tpr(struct vlapic *l, u8 tpr)
 {
+    settle(l);
     vlapic_put(l, VLAPIC_TPR, tpr);
     update_priority(l);
+}
+
+static void set_level(struct vlapic *l, u8 vector, bool level)
+{
+    if (UNLIKELY(get_bit(l, VLAPIC_TMR, vector) != level)) {
+        put_bit(l, VLAPIC_TMR, vector, level);
+        l->levels_changed = true;
+    }
 }
 
 void vlapic_accept(struct vlapic *l, u8 vector, bool level)
@@ -76,7 +114,13 @@ void vlapic_accept(struct vlapic *l, u8 vector, bool level)
         return;
     }
     set_bit(l, VLAPIC_IRR, &l->irr_words, vector);
-    put_bit(l, VLAPIC_TMR, vector, level);
+    set_level(l, vector, level);
+    if (l->by_processor) {
+        l->raised = MAX(l->raised, vector);
+        vlapic_raise_attention(l, VLAPIC_STATUS);
+        return;
+    }
+    l->moved = true;
     if (vector > l->pending && vector >> 4 > vlapic_get(l, VLAPIC_PPR) >> 4)
         l->pending = vector;
 }
@@ -87,45 +131,38 @@ void vlapic_ack(struct vlapic *l, u8 vector)
     set_bit(l, VLAPIC_ISR, &l->isr_words, vector);
     vlapic_put(l, VLAPIC_PPR, vector & 0xf0u);
     l->pending = -1; // it was the highest, and now its class is the limit
+    l->moved = true;
 }
 
-bool vlapic_eoi_is_level(const struct vlapic *l)
+bool vlapic_eoi_is_level(struct vlapic *l)
 {
-    struct vlapic *page = (struct vlapic *)l; // only read
-    int vector = highest(page, VLAPIC_ISR, l->isr_words);
-    return vector >= 0 && get_bit(page, VLAPIC_TMR, (unsigned)vector);
+    settle(l);
+    int vector = highest(l, VLAPIC_ISR, l->isr_words);
+    return vector >= 0 && get_bit(l, VLAPIC_TMR, (unsigned)vector);
+}
+
+void vlapic_ended(struct vlapic *l, u8 vector)
+{
+    if (LIKELY(!get_bit(l, VLAPIC_TMR, vector)))
+        return;
+    u32 lvt = vlapic_get(l, VLAPIC_LVT_LINT0);
+    if ((lvt & LVT_REMOTE_IRR) && (lvt & 0xff) == vector) {
+        vlapic_put(l, VLAPIC_LVT_LINT0, lvt & ~LVT_REMOTE_IRR);
+        vlapic_look_at_pins(l);
+    }
+    l->bus->eoi(l->bus->ctx, vector);
 }
 
 void vlapic_eoi(struct vlapic *l)
 {
+    settle(l);
     int vector = highest(l, VLAPIC_ISR, l->isr_words);
     if (vector < 0)
         return;
     clear_bit(l, VLAPIC_ISR, &l->isr_words, (unsigned)vector);
+    note_moved(l);
     update_priority(l);
-    if (LIKELY(!get_bit(l, VLAPIC_TMR, (unsigned)vector)))
-        return;
-    u32 lvt = vlapic_get(l, VLAPIC_LVT_LINT0);
-    if ((lvt & LVT_REMOTE_IRR) && (lvt & 0xff) == (u32)vector) {
-        vlapic_put(l, VLAPIC_LVT_LINT0, lvt & ~LVT_REMOTE_IRR);
-        vlapic_look_at_pins(l);
-    }
-    l->bus->eoi(l->bus->ctx, (u8)vector);
-}
-
-static u8 summary(struct vlapic *l, unsigned reg)
-{
-    u8 words = 0;
-    for (unsigned i = 0; i < 8; i++)
-        words |= (u8)((*word(l, reg, 32 * i) != 0) << i);
-    return words;
-}
-
-void vlapic_page_changed(struct vlapic *l)
-{
-    l->irr_words = summary(l, VLAPIC_IRR);
-    l->isr_words = summary(l, VLAPIC_ISR);
-    update_priority(l);
+    vlapic_ended(l, (u8)vector);
 }
 
 void vlapic_clear_vectors(struct vlapic *l)
@@ -136,7 +173,50 @@ void vlapic_clear_vectors(struct vlapic *l)
         *word(l, VLAPIC_IRR, 32 * i) = *word(l, VLAPIC_ISR, 32 * i) = 0;
         *word(l, VLAPIC_TMR, 32 * i) = 0;
     }
-    vlapic_page_changed(l);
+    l->irr_words = l->isr_words = 0;
+    l->levels_changed = true;
+    note_moved(l);
+    update_priority(l);
+}
+
+// --- Virtual-interrupt delivery ---
+
+void vlapic_take_back_pending(struct vlapic *l, u16 status)
+{
+    u8 rvi = (u8)status;
+    if (LIKELY(!(__atomic_load_n(&l->attention, __ATOMIC_ACQUIRE) & VLAPIC_STATUS))) {
+        l->pending = rvi >> 4 > vlapic_get(l, VLAPIC_PPR) >> 4 ? rvi : -1;
+        return;
+    }
+    vlapic_clear_attention(l, VLAPIC_STATUS);
+    l->moved = true; // `status` does not say all
+    l->raised = -1;
+    settle(l);
+    update_priority(l);
+}
+
+u16 vlapic_status(struct vlapic *l, u16 status)
+{
+    u16 rvi = status & 0xff, svi = status & 0xff00;
+    vlapic_clear_attention(l, VLAPIC_STATUS);
+    if (l->moved) {
+        settle(l);
+        int irr = highest(l, VLAPIC_IRR, l->irr_words), isr = highest(l, VLAPIC_ISR, l->isr_words);
+        rvi = (u16)MAX(irr, 0);
+        svi = (u16)(MAX(isr, 0) << 8);
+    } else if (l->raised > rvi) {
+        rvi = (u16)l->raised;
+    }
+    l->moved = false;
+    l->stale = true; // from the VM entry on
+    l->raised = -1;
+    return rvi | svi;
+}
+
+u64 vlapic_eoi_exits(const struct vlapic *l, unsigned n)
+{
+    const u32 *tmr = &l->regs[VLAPIC_TMR / 4];
+    return tmr[8 * n] | (u64)tmr[8 * n + 4] << 32;
 }
 
 // --- Local interrupts ---

@@ -49,6 +49,7 @@ static inline void apics_setup(unsigned count, bool x2apic)
         vlapic_mmio_write(&lapics[i], VLAPIC_SVR, 4, 0x1ff);
         if (x2apic && !vlapic_write_msr(&lapics[i], VLAPIC_MSR_BASE, lapics[i].base | BIT(10)))
             abort();
+        vlapic_take(&lapics[i], VLAPIC_MODE);
         kicks[i] = 0;
     }
 }

@@ -160,6 +160,7 @@ TEST(reset_stops_the_timer_and_forgets)
     CHECK(vlapic_post(l, &(struct vapic_msg){.mode = VAPIC_EXTINT}));
     post(0x45);
     vlapic_reset(l);
+    CHECK(vlapic_take(l, VLAPIC_MODE)); // it is off now
     CHECK(!vlapic_wants_attention(l));
     wr(VLAPIC_ESR, 0);
     CHECK_EQ(rd(VLAPIC_ESR), 0);

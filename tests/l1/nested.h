@@ -15,6 +15,8 @@ void test_triple_fault(void);
 void test_injection(void);
 void test_vectoring(void);
 void test_external(void);
+void test_l1_apic(void);
+void test_l1_apic_of_l2(void);
 void test_interrupt_window(void);
 void test_nmi(void);
 void test_preemption_timer(void);

@@ -248,6 +248,25 @@ void test_virtual_eoi(void)
     start_x2(l2_wrmsr, PROC2_VINTR, 0x83f, VECTOR);
     page[0x80 / 4] = 0;
     check_delivered(l2_run(), VECTOR, "self IPI");
+    // L1's own interrupts have nothing to do with it.
+    apic_enable();
+    apic_self_ipi(0x91);
+    irq_window();
+    start_x2(l2_wrmsr, PROC2_VINTR, 0x80b, 0);
+    page[0x80 / 4] = 0;
+    vmwrite(GUEST_INTR_STATUS, VECTOR << 8);
+    page[0x100 / 4 + VECTOR / 32 * 4] = 1u << VECTOR % 32;
+    apic_self_ipi(0x61);
+    check_run(R_VMCALL, "EOI while L1 has one in service");
+    check_eq(vmread(GUEST_INTR_STATUS), 0, "EOI while L1 has one in service: status");
+    check(apic_in_service(0x91), "L1's is still in service");
+    u32 n = irq_count[0x61];
+    irq_window();
+    check_eq(irq_count[0x61], n, "and holds a lower one back: interrupts");
+    apic_eoi();
+    irq_window();
+    check_eq(irq_count[0x61], n + 1, "which comes after L1's EOI: interrupts");
+    apic_eoi();
 }
 
 // The notification is an interrupt of L1 that is pending at entry.

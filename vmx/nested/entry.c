@@ -2,6 +2,7 @@
 // nothing but RIP: what L1 wrote to the shadow VMCS is fetched, checks and merge see no other dirty
 // group, L1's MSR bitmap is looked at, and vmcs02 is current.
 
+#include "vmx/apicv.h"
 #include "vmx/event.h"
 #include "vmx/nested/shadow.h"
 #include "vmx/nested/state.h"
@@ -112,6 +113,7 @@ vmx_result_t entry_run(struct vcpu *vcpu, struct nvmcs *nv)
     struct nested *n = vcpu->nested;
     struct l1_state l1 = {0};
     vmx_result_t r;
+    u16 interrupts = apicv_status(vcpu);
     n->l1_efer = vmread(F(GUEST_EFER));
     if (UNLIKELY(merge_needs_l1_state(nv)))
         l1 = read_l1_state();
@@ -120,6 +122,7 @@ vmx_result_t entry_run(struct vcpu *vcpu, struct nvmcs *nv)
         return r;
     vcpu->stats.entries++;
     u32 msrs = (u32)v12(nv, F(ENTRY_MSR_LOAD_COUNT));
+    apicv_leave_l1(vcpu, interrupts);
     use_vmcs(vcpu, &nv->vmcs02);
     if (merge_is_due(nv))
         merge_groups(vcpu, nv, &l1);

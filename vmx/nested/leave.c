@@ -1,6 +1,7 @@
 // The virtual VM exit: L2's state to vmcs12, L1's host state to vmcs01. SDM volume 3, chapter "VM
 // Exits".
 
+#include "vmx/apicv.h"
 #include "vmx/event.h"
 #include "vmx/msr.h"
 #include "vmx/nested/shadow.h"
@@ -276,6 +277,7 @@ static void become_l1(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_left 
     vcpu->event.info = 0; // what was being delivered is in the exit information
     n->timer_deadline = ~0ull;
     use_vmcs(vcpu, &vcpu->vmcs01);
+    apicv_become_l1(vcpu);
     if (UNLIKELY(n->host_loaded != nv || vcpu->host_dirty)) {
         vcpu->host_dirty = false;
         n->host_loaded = nv;

@@ -192,6 +192,11 @@ static inline void invlpg(const void *p)
     asm volatile("invlpg (%0)" : : "r"(p) : "memory");
 }
 
+static inline void sti(void)
+{
+    asm volatile("sti" : : : "memory");
+}
+
 static inline void cli(void)
 {
     asm volatile("cli" : : : "memory");
