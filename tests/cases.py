@@ -192,6 +192,7 @@ ROBUST = [
     robust("reset", 94),
     robust("power-off", 0),
     robust("debug-exit", 7),
+    robust("unexpected-fault", 2, [r"^unexpected #UD,", r"^exit: 2"]),
     robust("absent", 0, [r"^exit: 0"]),
     robust("vmcs-nowhere", 0, [r"^exit: 0"]),
     robust("pointers-nowhere", 0, [r"^exit: 0"]),

@@ -230,7 +230,7 @@ static void die(const struct regs *r)
           fault_name((u32)r->vector), (unsigned long long)r->error, (unsigned long long)r->cs,
           (unsigned long long)r->rip, (unsigned long long)r->rflags, (unsigned long long)r->ss,
           (unsigned long long)r->rsp, (unsigned long long)read_cr2());
-    exit_program(1);
+    exit_program(EXIT_BROKEN);
 }
 
 void trap(struct regs *r)
@@ -304,7 +304,7 @@ void *alloc_pages(size_t n)
 {
     if ((pages_used + n) * PAGE_SIZE > sizeof(page_pool)) {
         print("out of pages\n");
-        exit_program(1);
+        exit_program(EXIT_BROKEN);
     }
     u8 *p = page_pool + pages_used * PAGE_SIZE;
     pages_used += n;

@@ -11,7 +11,8 @@
 //     FAIL cpu.msr: text (...)    it did not
 //     val cpu.msr: text 0x...     a raw result, to be compared between two runs
 //
-// The last line is "exit: N", 0 when every check passed, else 1.
+// The last line is "exit: N": 0 when every check passed, 1 when one did not, EXIT_BROKEN when the
+// program could not go on to its end.
 
 #include "libc/printf.h"
 #include "libc/string.h"
@@ -102,6 +103,10 @@ void skip(const char *fmt, ...) PRINTF(1, 2);
 
 // "#GP", "no fault", ...
 const char *fault_name(u32 vector);
+
+// After a fault that nobody expected, or without what the program needs itself. No run with this
+// status counts, whatever its checks said.
+enum { EXIT_BROKEN = 2 };
 
 // Ends the program: the last line, then the debug-exit port, then Bochs's shutdown port.
 void exit_program(int code) NORETURN;

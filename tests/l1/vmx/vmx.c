@@ -61,7 +61,7 @@ static void must(u32 outcome, const char *what, u32 encoding)
     if (outcome == VMX_OK)
         return;
     print("%s 0x%x: %s\n", what, encoding, outcome_name(outcome));
-    exit_program(1);
+    exit_program(EXIT_BROKEN);
 }
 
 u64 vmread(u32 encoding)
