@@ -384,12 +384,17 @@ static void link_pointer(struct world *w)
 CASES
 #undef C
 
+// A row without a case, or without half of one, does not compile.
 static const struct {
     change good, bad;
 } cases[RULE_COUNT] = {
-#define C(row, good, bad) [RULE_##row] = {good_##row, bad_##row},
-    CASES
-#undef C
+#define BEGIN(section)
+#define RULE(row, groups, rule, text) [RULE_##row] = {good_##row, bad_##row},
+#define END(section)
+#include "vmx/nested/check.def"
+#undef BEGIN
+#undef RULE
+#undef END
 };
 
 static void world_init(struct world *w)

@@ -5,15 +5,6 @@
 
 #include "tests/host/check_cases.h"
 
-TEST(every_row_has_a_case)
-{
-    for (unsigned row = 0; row < RULE_COUNT; row++)
-        if (!cases[row].good) {
-            printf("no case for %s\n", check_name(row));
-            CHECK(cases[row].good);
-        }
-}
-
 TEST(base_passes)
 {
     struct world w;
@@ -36,8 +27,6 @@ TEST(each_row_passes_and_fails)
 {
     for (unsigned row = 0; row < RULE_COUNT; row++) {
         struct world w;
-        if (!cases[row].good)
-            continue;
         world_init(&w);
         cases[row].good(&w);
         struct entry_result r = check_entry(&w.v, &w.env, GROUP_ALL);
