@@ -96,10 +96,7 @@ build_page_tables:
 
 bits 64
 entry64:
-    mov eax, SEL_DATA
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
+    LOAD_SEGMENTS eax, SEL_DATA, ds, es, ss
     xor eax, eax
     mov fs, eax
     mov gs, eax
@@ -182,12 +179,7 @@ isr_stubs:
 ; NO_FAULT. catch_resume(vector) is how the trap handler comes back here.
 global catch_call, catch_resume, catch_sp
 catch_call:
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
+    PUSH_CALLEE_SAVED
     pushfq
     push qword [catch_sp]
     mov [catch_sp], rsp
@@ -197,19 +189,11 @@ catch_call:
     call rax
     mov edi, NO_FAULT
 catch_resume:
-    mov ecx, SEL_DATA
-    mov ds, ecx
-    mov es, ecx
-    mov ss, ecx
+    LOAD_SEGMENTS ecx, SEL_DATA, ds, es, ss
     mov rsp, [catch_sp]
     pop qword [catch_sp]
     popfq
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
+    POP_CALLEE_SAVED
     mov eax, edi
     ret
 

@@ -19,9 +19,7 @@ user_call:
     iretq
 
 user_call32:
-    mov ecx, SEL_USER_DATA
-    mov ds, ecx
-    mov es, ecx
+    LOAD_SEGMENTS ecx, SEL_USER_DATA, ds, es
     push rcx
     push user_stack_top - 8
     pushfq
@@ -34,12 +32,7 @@ user_call32:
 ; with fault_of around.
 global compat_call
 compat_call:
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
+    PUSH_CALLEE_SAVED
     mov [compat_sp], rsp
     mov eax, esi
     mov edx, edi
@@ -48,34 +41,21 @@ compat_call:
     retfq
 bits 32
 .in32:
-    mov ecx, SEL_DATA
-    mov ds, ecx
-    mov es, ecx
-    mov ss, ecx
+    LOAD_SEGMENTS ecx, SEL_DATA, ds, es, ss
     mov esp, compat_stack_top
     call edx
     jmp SEL_CODE64:.back
 bits 64
 .back:
     mov rsp, [compat_sp]
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
+    POP_CALLEE_SAVED
     ret
 
 ; void real_call(u16 offset): leaves long mode, runs the real-mode routine at this offset of
 ; real_image (copied to LOW_CODE before) and comes back. Interrupts are off.
 global real_call
 real_call:
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
+    PUSH_CALLEE_SAVED
     mov [compat_sp], rsp
     mov rax, cr4
     mov [saved_cr4], rax
@@ -85,19 +65,11 @@ real_call:
     retfq
 real_back:
     mov rsp, [compat_sp]
-    mov eax, SEL_DATA
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
+    LOAD_SEGMENTS eax, SEL_DATA, ds, es, ss
     lidt [idt_pointer]
     mov rax, [saved_cr4]
     mov cr4, rax
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
+    POP_CALLEE_SAVED
     ret
 
 ; ------------------------------------------------------- what is copied below 64 KiB to LOW_CODE
@@ -124,12 +96,7 @@ low_leave:
     jmp SEL_CODE16:LOW(low_16)
 bits 16
 low_16:
-    mov ax, SEL_DATA16
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov fs, ax
-    mov gs, ax
+    LOAD_SEGMENTS ax, SEL_DATA16, ds, es, ss, fs, gs
     mov eax, cr0
     and al, 0xfe
     mov cr0, eax
@@ -154,10 +121,7 @@ low_return:
     jmp dword SEL_CODE32:LOW(low_32)
 bits 32
 low_32:
-    mov eax, SEL_DATA
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
+    LOAD_SEGMENTS eax, SEL_DATA, ds, es, ss
     mov eax, cr4
     or eax, 1 << 5
     mov cr4, eax
