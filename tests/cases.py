@@ -292,7 +292,7 @@ def main_job(name, *options):
     )
 
 
-# The longest case goes first, and the two main jobs, which exclude each other, stand apart.
+# The longest case goes first, and the main jobs, which exclude each other, stand apart.
 CASES = (
     [main_job("main-job")]
     + CHECKS
@@ -305,4 +305,5 @@ CASES = (
     + [Command("bench", timeout=300, command=["scripts/bench", "--repeat"])]
     + [Command("xen", timeout=900, command=["tests/xen/run"])]
     + [main_job("kvm-in-l2", "--l3")]
+    + [main_job("nestor-on-nestor-linux", "--nestor-on-nestor", "--small")]
 )

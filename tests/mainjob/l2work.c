@@ -1,6 +1,6 @@
 /*
  * The work of the main job's L2. Each phase does something whose result it can check, and prints
- * `L2: <phase>: ok` or says what went wrong.
+ * `L2: <phase>: ok` or says what went wrong. `l2work small` does a tenth of it.
  */
 #include <cpuid.h>
 #include <fcntl.h>
@@ -14,12 +14,18 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PROCESSES 200
-#define MEMORY_WORDS (64u * 1024 * 1024 / sizeof(uint64_t))
-#define SLEEPS 50
+#define MIB (1024u * 1024)
 #define SLEEP_NS 2000000
-#define FILE_BYTES (4u * 1024 * 1024)
 #define CHUNK_WORDS 512
+
+struct work {
+    unsigned processes, sleeps;
+    size_t memory_words; /* a power of two */
+    size_t file_bytes;
+};
+static const struct work whole = {200, 50, 64 * MIB / sizeof(uint64_t), 4 * MIB};
+static const struct work small = {20, 5, 8 * MIB / sizeof(uint64_t), MIB / 2};
+static const struct work *work = &whole;
 
 static bool wrong(const char *what, uint64_t got, uint64_t expected)
 {
@@ -47,7 +53,7 @@ static bool one_process(unsigned number)
     snprintf(argument, sizeof(argument), "%u", number);
     pid = fork();
     if (pid == 0) {
-        execl("/proc/self/exe", "l2work", argument, (char *)NULL);
+        execl("/proc/self/exe", "l2work", "exit", argument, (char *)NULL);
         _exit(255);
     }
     if (pid < 0 || waitpid(pid, &status, 0) != pid)
@@ -59,7 +65,7 @@ static bool one_process(unsigned number)
 
 static bool processes(void)
 {
-    for (unsigned i = 0; i < PROCESSES; i++)
+    for (unsigned i = 0; i < work->processes; i++)
         if (!one_process(i))
             return false;
     return true;
@@ -92,19 +98,19 @@ static uint64_t checksum(const uint64_t *words, size_t count, size_t stride)
 static bool memory(void)
 {
     uint64_t state = 88172645463325252ull, written = 0, forward, jumping;
-    uint64_t *words = mmap(NULL, MEMORY_WORDS * sizeof(*words), PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    size_t count = work->memory_words, bytes = count * sizeof(uint64_t);
+    uint64_t *words = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     if (words == MAP_FAILED)
-        return wrong("bytes of memory", 0, MEMORY_WORDS * sizeof(*words));
-    for (size_t i = 0; i < MEMORY_WORDS; i++) {
+        return wrong("bytes of memory", 0, bytes);
+    for (size_t i = 0; i < count; i++) {
         words[i] = next_random(&state);
         written += words[i] * (2 * i + 1);
     }
-    forward = checksum(words, MEMORY_WORDS, 1);
+    forward = checksum(words, count, 1);
     /* a little more than a page: each access touches another page */
-    jumping = checksum(words, MEMORY_WORDS, 4096 / sizeof(*words) + 3);
-    munmap(words, MEMORY_WORDS * sizeof(*words));
+    jumping = checksum(words, count, 4096 / sizeof(*words) + 3);
+    munmap(words, bytes);
     if (forward != written)
         return wrong("memory checksum", forward, written);
     return jumping == written || wrong("memory checksum, jumping", jumping, written);
@@ -124,17 +130,17 @@ static bool timers(void)
     const struct timespec pause = {.tv_nsec = SLEEP_NS};
     uint64_t start = now_ns(), before = start;
 
-    for (int i = 0; i < SLEEPS; i++) {
+    for (unsigned i = 0; i < work->sleeps; i++) {
         uint64_t after;
 
         if (nanosleep(&pause, NULL) != 0)
-            return wrong("nanosleep", (uint64_t)i, SLEEPS);
+            return wrong("nanosleep", i, work->sleeps);
         after = now_ns();
         if (after < before + SLEEP_NS)
             return wrong("nanoseconds slept", after - before, SLEEP_NS);
         before = after;
     }
-    printf("L2: %d sleeps of %d us took %llu us\n", SLEEPS, SLEEP_NS / 1000,
+    printf("L2: %u sleeps of %d us took %llu us\n", work->sleeps, SLEEP_NS / 1000,
            (unsigned long long)(before - start) / 1000);
     return true;
 }
@@ -144,15 +150,15 @@ static bool go_through_file(int fd, bool writing)
 {
     uint64_t state = 1442695040888963407ull, expected[CHUNK_WORDS], got[CHUNK_WORDS];
 
-    for (size_t at = 0; at < FILE_BYTES; at += sizeof(expected)) {
+    for (size_t at = 0; at < work->file_bytes; at += sizeof(expected)) {
         for (size_t i = 0; i < CHUNK_WORDS; i++)
             expected[i] = next_random(&state);
         if (writing) {
             if (write(fd, expected, sizeof(expected)) != (ssize_t)sizeof(expected))
-                return wrong("bytes written", at, FILE_BYTES);
+                return wrong("bytes written", at, work->file_bytes);
         } else if (read(fd, got, sizeof(got)) != (ssize_t)sizeof(got) ||
                    memcmp(got, expected, sizeof(got)) != 0) {
-            return wrong("bytes read and equal", at, FILE_BYTES);
+            return wrong("bytes read and equal", at, work->file_bytes);
         }
     }
     return true;
@@ -178,8 +184,10 @@ static const struct {
 
 int main(int argc, char **argv)
 {
-    if (argc > 1)
-        return atoi(argv[1]);
+    if (argc > 2)
+        return atoi(argv[2]); /* a process of the phase `processes` */
+    if (argc > 1 && strcmp(argv[1], "small") == 0)
+        work = &small;
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
         bool ok = phases[i].run();
