@@ -1,9 +1,11 @@
 #include "vmx/event.h"
 
+#include "libc/bits.h"
 #include "libc/x86.h"
 #include "vmx/apicv.h"
 #include "vmx/cpu.h"
 #include "vmx/nested/nested.h"
+#include "vmx/platform.h"
 
 #define DELIVERY_ERROR_SELECTOR_IDT 2
 
@@ -72,6 +74,27 @@ void vcpu_inject_fault(struct vcpu *vcpu, const struct guest_fault *fault)
     vcpu->event.address = fault->cr2;
 }
 
+// With the quirk an interrupt in service stands for the one on its way while interrupts are
+// enabled: a handler enables them after its EOI at the earliest.
+static u32 unrecorded_interrupt(u32 info)
+{
+    if (!CAP_HAS(&vmx.caps, VIRTUAL_INTR_DELIVERY) ||
+        !(vmread(F(PROC2_CTRL)) & CTL_VIRTUAL_INTR_DELIVERY))
+        return info;
+    u32 svi = bits(vmread(F(GUEST_INTR_STATUS)), 15, 8);
+    if (!svi || !(vmread(F(GUEST_RFLAGS)) & RFLAGS_IF))
+        return info;
+    return (u32)INFO_VALID | (u32)EVENT_INTERRUPT << 8 | svi;
+}
+
+u32 vcpu_vectoring_info(void)
+{
+    u32 info = (u32)vmread(F(IDT_VECTORING_INFO));
+    if (UNLIKELY(info & INFO_VALID && quirks.unrecorded_virtual_interrupts))
+        return unrecorded_interrupt(info);
+    return info;
+}
+
 void vcpu_redo_iret(u64 qualification)
 {
     if (qualification & NMI_UNBLOCKED && !(vmread(F(IDT_VECTORING_INFO)) & INFO_VALID))
@@ -80,7 +103,7 @@ void vcpu_redo_iret(u64 qualification)
 
 void vcpu_requeue_event(struct vcpu *vcpu)
 {
-    u32 info = (u32)vmread(F(IDT_VECTORING_INFO));
+    u32 info = vcpu_vectoring_info();
     if (!(info & INFO_VALID))
         return;
     vcpu->event = (struct pending_event){

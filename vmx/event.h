@@ -56,6 +56,10 @@ static inline bool vcpu_event_waits(const struct vcpu *vcpu)
 // NMIs are blocked until then.
 void vcpu_redo_iret(u64 qualification);
 
+// IDT-vectoring information of the exit at hand. SDM, "Information for VM Exits That Occur During
+// Event Delivery".
+u32 vcpu_vectoring_info(void);
+
 // After an exit that may have interrupted the delivery of an event: that event waits again.
 void vcpu_requeue_event(struct vcpu *vcpu);
 

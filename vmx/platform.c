@@ -13,5 +13,5 @@ bool platform_is_bochs(void)
 
 void platform_detect(void)
 {
-    quirks.lost_interrupt_exits = platform_is_bochs();
+    quirks.lost_interrupt_exits = quirks.unrecorded_virtual_interrupts = platform_is_bochs();
 }

@@ -8,6 +8,10 @@ struct quirks {
     // A pending external interrupt causes no VM exit while the guest runs with RFLAGS.IF = 0 since
     // VM entry (Bochs 2.7). The preemption timer is then armed at least every 50 ms.
     bool lost_interrupt_exits;
+
+    // IDT-vectoring information of an exit during the delivery of a virtual interrupt names an
+    // event from before (Bochs 2.7). See vcpu_vectoring_info().
+    bool unrecorded_virtual_interrupts;
 };
 
 extern struct quirks quirks;

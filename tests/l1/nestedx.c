@@ -14,6 +14,7 @@ static const struct test tests[] = {
     {"x2apic-registers", test_x2apic_registers},
     {"apic-page", test_apic_page},
     {"virtual-interrupts", test_virtual_interrupts},
+    {"virtual-vectoring", test_virtual_vectoring},
     {"virtual-eoi", test_virtual_eoi},
     {"posted", test_posted},
 };

@@ -13,5 +13,6 @@ void test_shadow_access(void);
 void test_x2apic_registers(void);
 void test_apic_page(void);
 void test_virtual_interrupts(void);
+void test_virtual_vectoring(void);
 void test_virtual_eoi(void);
 void test_posted(void);

@@ -217,6 +217,44 @@ void test_virtual_interrupts(void)
     check_delivered(l2_run(), VECTOR, "entry to HLT with it pending");
 }
 
+// An EPT violation while a virtual interrupt is delivered; another event was delivered before.
+void test_virtual_vectoring(void)
+{
+    if (!offered(PROC2_VINTR) || !l2_uses_ept())
+        return;
+    start(l2_nothing, PROC2_VINTR);
+    ept_pointer();
+    vmwrite(ENTRY_INTR_INFO, 0x80000b0d);
+    vmwrite(ENTRY_ERROR_CODE, 0);
+    check_delivered(l2_run(), VEC_GP, "an injected #GP");
+    u64 *stack = ept_entry(l2_stack_top - 64), good = *stack;
+    start(l2_nothing, PROC2_VINTR);
+    *stack = good & ~7ull;
+    ept_flush();
+    request(VECTOR);
+    check_run(R_EPT_VIOLATION, "a virtual interrupt, the stack is missing");
+    check_eq(vmread(IDT_VECTORING), 0x80000000 | VECTOR, "IDT-vectoring information");
+    check_eq(vmread(GUEST_INTR_STATUS), VECTOR << 8, "status");
+    check(vmread(GUEST_RIP) == (u64)l2_nothing, "RIP");
+    *stack = good;
+    ept_flush();
+    vmwrite(ENTRY_INTR_INFO, 0x80000000 | VECTOR);
+    check_delivered(l2_run(), VECTOR, "injected again");
+    check_eq(vmread(GUEST_INTR_STATUS), VECTOR << 8, "injected again: status");
+    // The stack is another page since L2 used it last: L0 may have to look it up anew.
+    u64 other = (u64)alloc_pages(1);
+    start(l2_nothing, PROC2_VINTR);
+    vmwrite(ENTRY_INTR_INFO, 0x80000b0d);
+    check_delivered(l2_run(), VEC_GP, "an injected #GP");
+    start(l2_nothing, PROC2_VINTR);
+    *stack = other | (good & 0xfff);
+    ept_flush();
+    request(VECTOR);
+    check_delivered(l2_run(), VECTOR, "a virtual interrupt onto a new stack page");
+    *stack = good;
+    ept_flush();
+}
+
 void test_virtual_eoi(void)
 {
     if (!offered(PROC2_VINTR | PROC2_X2APIC))

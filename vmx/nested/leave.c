@@ -82,7 +82,7 @@ static void save_event_info(struct nvmcs *nv, const struct leave *x, u64 reason)
     if (info & INFO_VALID && info & INFO_ERROR_CODE)
         SAVE(nv, EXIT_INTR_ERROR, x->own_info ? x->intr_error : vmread(F(EXIT_INTR_ERROR)));
     if (reason & DEFINES_VECTORING && !x->synthetic)
-        vectoring = (u32)vmread(F(IDT_VECTORING_INFO));
+        vectoring = vcpu_vectoring_info();
     SAVE(nv, IDT_VECTORING_INFO, vectoring);
     if (vectoring & INFO_VALID && vectoring & INFO_ERROR_CODE)
         SAVE(nv, IDT_VECTORING_ERROR, vmread(F(IDT_VECTORING_ERROR)));
