@@ -306,4 +306,5 @@ CASES = (
     + [Command("xen", timeout=900, command=["tests/xen/run"])]
     + [main_job("kvm-in-l2", "--l3")]
     + [main_job("nestor-on-nestor-linux", "--nestor-on-nestor", "--small")]
+    + [main_job("main-job-shadow-on-ept", "--mmu", "shadow-on-ept")]
 )
