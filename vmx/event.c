@@ -173,7 +173,7 @@ static void wake(struct vcpu *vcpu)
 // the processor's to deliver where it virtualizes the APIC: then none of them is pending here.
 bool vcpu_deliver_events(struct vcpu *vcpu)
 {
-    if (vmx.apicv && !nested_in_l2(vcpu))
+    if (!nested_in_l2(vcpu))
         apicv_prepare(vcpu);
     bool room = !(vcpu->event.info & INFO_VALID);
     bool nmi = vlapic_events(vcpu->lapic) & VLAPIC_NMI, interrupt = vcpu_interrupt_pending(vcpu);
