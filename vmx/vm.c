@@ -205,6 +205,13 @@ void vcpu_dump(struct vcpu *v)
     DUMP_SEGMENT(SS);
     DUMP_SEGMENT(DS);
     DUMP_SEGMENT(TR);
+    log_error("  controls: pin %08llx proc %08llx %08llx exit %08llx entry %08llx, event %08llx",
+              (ull)vmread(F(PIN_CTRL)), (ull)vmread(F(PROC_CTRL)), (ull)vmread(F(PROC2_CTRL)),
+              (ull)vmread(F(EXIT_CTRL)), (ull)vmread(F(ENTRY_CTRL)),
+              (ull)vmread(F(ENTRY_INTR_INFO)));
+    log_error("  eptp %016llx interruptibility %llx activity %llx pending debug %llx",
+              (ull)vmread(F(EPTP)), (ull)vmread(F(GUEST_INTERRUPTIBILITY)),
+              (ull)vmread(F(GUEST_ACTIVITY)), (ull)vmread(F(GUEST_PENDING_DEBUG)));
     log_error("  gdtr %016llx idtr %016llx gpa %016llx linear %016llx",
               (ull)vmread(F(GUEST_GDTR_BASE)), (ull)vmread(F(GUEST_IDTR_BASE)),
               (ull)vmread(F(GUEST_PHYSICAL_ADDR)), (ull)vmread(F(GUEST_LINEAR_ADDR)));
