@@ -252,6 +252,12 @@ void test_tsc(void)
     check_run(R_VMCALL, "RDTSC with a multiplier of 2");
     got = ((u32)l2.rax | l2.rdx << 32) / 2;
     check(got + 1 >= before && got <= rdtsc(), "it is multiplied");
+    vmclr(PROC_CTLS, PROC_TSC_OFFSET);
+    l2_goto(l2_rdtsc);
+    before = rdtsc();
+    check_run(R_VMCALL, "RDTSC with a multiplier, but without offsetting");
+    got = (u32)l2.rax | l2.rdx << 32;
+    check(got >= before && got <= rdtsc(), "it is not multiplied");
 }
 
 // "Activity State": what an entry into each does.

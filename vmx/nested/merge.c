@@ -47,7 +47,9 @@ static void write_proc2(struct vcpu *vcpu, struct nvmcs *nv)
     u64 l1 = v12_controls(&nv->v, WORD_PROC2);
     u64 proc2 = control_merge_word(WORD_PROC2, l1, &vmx.caps);
     proc2 |= l1 & (CTL_VIRTUALIZE_APIC | CTL_VIRTUALIZE_X2APIC | CTL_APIC_REGISTERS |
-                   CTL_VIRTUAL_INTR_DELIVERY | CTL_TSC_SCALING | CTL_VMFUNC);
+                   CTL_VIRTUAL_INTR_DELIVERY | CTL_VMFUNC);
+    if (V12_HAS(&nv->v, TSC_OFFSETTING)) // which vmcs02 always has: scaling is in effect with it only
+        proc2 |= l1 & CTL_TSC_SCALING;
     vmwrite(F(PROC2_CTRL), limit(WORD_PROC2, proc2));
     (void)vcpu;
 }
