@@ -19,11 +19,29 @@ static bool has_vector(u32 info, u8 vector)
     return INFO_TYPE(info) == EVENT_HARD_EXCEPTION && INFO_VECTOR(info) == vector;
 }
 
+static bool in_real_mode(void)
+{
+    return !(vmread(F(GUEST_CR0)) & CR0_PE);
+}
+
+// In real mode no exception has an error code, and VM entry refuses one.
 static u32 exception_info(u8 vector, bool has_error)
 {
     // #BP and #OF that L0 raises stand for INT3 and INTO only through re-injection, never here.
-    return (u32)(INFO_VALID | EVENT_HARD_EXCEPTION << 8 | (has_error ? INFO_ERROR_CODE : 0) |
-                 vector);
+    return (u32)(INFO_VALID | EVENT_HARD_EXCEPTION << 8 |
+                 (has_error && !in_real_mode() ? INFO_ERROR_CODE : 0) | vector);
+}
+
+static u32 real_mode_checked(u32 info)
+{
+    if (UNLIKELY(info & INFO_ERROR_CODE) && quirks.real_mode_error_codes && in_real_mode())
+        info &= ~(u32)INFO_ERROR_CODE;
+    return info;
+}
+
+u32 vcpu_intr_info(void)
+{
+    return real_mode_checked((u32)vmread(F(EXIT_INTR_INFO)));
 }
 
 // SDM, "Interrupt 8—Double Fault Exception (#DF)".
@@ -91,8 +109,8 @@ u32 vcpu_vectoring_info(void)
 {
     u32 info = (u32)vmread(F(IDT_VECTORING_INFO));
     if (UNLIKELY(info & INFO_VALID && quirks.unrecorded_virtual_interrupts))
-        return unrecorded_interrupt(info);
-    return info;
+        info = unrecorded_interrupt(info);
+    return real_mode_checked(info);
 }
 
 void vcpu_redo_iret(u64 qualification)

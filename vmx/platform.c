@@ -13,5 +13,6 @@ bool platform_is_bochs(void)
 
 void platform_detect(void)
 {
-    quirks.lost_interrupt_exits = quirks.unrecorded_virtual_interrupts = platform_is_bochs();
+    quirks.lost_interrupt_exits = quirks.unrecorded_virtual_interrupts =
+        quirks.real_mode_error_codes = platform_is_bochs();
 }

@@ -12,6 +12,10 @@ struct quirks {
     // IDT-vectoring information of an exit during the delivery of a virtual interrupt names an
     // event from before (Bochs 2.7). See vcpu_vectoring_info().
     bool unrecorded_virtual_interrupts;
+
+    // The information on an exception in real mode says that there is an error code (Bochs 2.7). It
+    // has none, and VM entry refuses to inject one.
+    bool real_mode_error_codes;
 };
 
 extern struct quirks quirks;

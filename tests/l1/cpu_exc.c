@@ -338,6 +338,7 @@ void test_real(void)
         {"VMCALL", REAL_VMCALL, VEC_UD},
         {"INT 5", REAL_SOFTWARE_INT, VEC_BR},
         {"CPUID", REAL_CPUID, NO_FAULT},
+        {"RDMSR of an absent MSR", REAL_ABSENT_MSR, VEC_GP},
     };
     for (u32 i = 0; i < ARRAY_SIZE(rows); i++)
         check_fault(run_real(rows[i].routine).vector, rows[i].vector, "%s", rows[i].name);

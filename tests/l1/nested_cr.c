@@ -235,6 +235,31 @@ void test_unpaged(void)
     check_32bit("protected mode without paging");
 }
 
+// An exception that has an error code elsewhere: a read beyond the segment's limit.
+static void check_real_exceptions(u8 *low)
+{
+    static const u8 beyond[] = {0x67, 0x66, 0xa1, 0, 0, 1, 0}; // mov eax, [dword 0x10000]
+    memcpy(low, beyond, sizeof(beyond));
+    vmwrite(GUEST_RFLAGS, 2);
+    vmwrite(GUEST_RIP, 0);
+    vmwrite(EXCEPTION_BITMAP, BIT(VEC_GP));
+    check_run(R_EXCEPTION, "#GP in real mode, intercepted");
+    check_eq(vmread(EXIT_INTR_INFO), 0x80000300 | VEC_GP, "it has no error code");
+    vmwrite(EXCEPTION_BITMAP, 0);
+    u64 *page = ept_entry(0x9000);
+    vmwrite(GUEST_IDTR_BASE, 0x9000);
+    write32(0x9000 + 4 * VEC_GP, 0x0500000b);
+    memcpy(low + 0xb, "\x0f\x01\xc1", 3); // VMCALL
+    *page &= ~7ull;
+    ept_flush();
+    check_run(R_EPT_VIOLATION, "the interrupt table cannot be read");
+    check_eq(vmread(IDT_VECTORING), 0x80000300 | VEC_GP,
+             "IDT-vectoring information: #GP without error code");
+    *page |= 7; // the first access is now L0's to see to, in the middle of the delivery
+    check_run(R_VMCALL, "the exception is delivered where the table can be read");
+    check_eq(vmread(GUEST_RIP), 0xb, "the exception is delivered: IP");
+}
+
 void test_real_mode(void)
 {
     u8 *low = (u8 *)0x5000;
@@ -270,4 +295,5 @@ void test_real_mode(void)
     check_run(R_VMCALL, "an interrupt injected into real mode");
     check_eq(vmread(GUEST_RIP), 0xb, "an interrupt injected into real mode: IP");
     check_eq(vmread(GUEST_RSP) & 0xffff, 0x800 - 6, "three words on the stack: SP");
+    check_real_exceptions(low);
 }

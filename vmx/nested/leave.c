@@ -77,7 +77,7 @@ static void save_event_info(struct nvmcs *nv, const struct leave *x, u64 reason)
 {
     u32 info = x->intr_info, vectoring = 0;
     if (reason & DEFINES_INTR_INFO && !x->own_info)
-        info = (u32)vmread(F(EXIT_INTR_INFO));
+        info = vcpu_intr_info();
     SAVE(nv, EXIT_INTR_INFO, info);
     if (info & INFO_VALID && info & INFO_ERROR_CODE)
         SAVE(nv, EXIT_INTR_ERROR, x->own_info ? x->intr_error : vmread(F(EXIT_INTR_ERROR)));

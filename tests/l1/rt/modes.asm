@@ -194,6 +194,10 @@ REAL_ROUTINE cpuid
     cpuid
     mov [LOW_RESULT + 4], ebx
     ret
+REAL_ROUTINE absent_msr             ; an exception that has an error code in other modes
+    mov ecx, 0x3000
+    rdmsr
+    ret
 REAL_ROUTINE software_int
     int 5
     ret
@@ -259,8 +263,8 @@ real_stub_offset: dw low_stubs - real_image
 real_offsets:                       ; in the order of enum real_routine (rt.h)
     dw real_nothing - real_image, real_ud2 - real_image, real_divide - real_image
     dw real_limit - real_image, real_vmxon - real_image, real_vmxoff - real_image
-    dw real_vmcall - real_image, real_cpuid - real_image, real_software_int - real_image
-    dw real_mode_bits - real_image, real_big_segment - real_image
+    dw real_vmcall - real_image, real_cpuid - real_image, real_absent_msr - real_image
+    dw real_software_int - real_image, real_mode_bits - real_image, real_big_segment - real_image
     dw real_bios_memory - real_image, real_bios_e820 - real_image, real_bios_unknown - real_image
 align 8
 compat_sp:  dq 0

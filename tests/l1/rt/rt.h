@@ -187,6 +187,7 @@ enum real_routine {
     REAL_VMXOFF,
     REAL_VMCALL,
     REAL_CPUID,
+    REAL_ABSENT_MSR,
     REAL_SOFTWARE_INT,
     REAL_MODE_BITS,
     REAL_BIG_SEGMENT,
