@@ -363,6 +363,14 @@ void ept02_drop_all(struct ept02_cache *cache)
     }
 }
 
+u64 ept02_release(struct ept02_cache *cache)
+{
+    struct ept02_tree *tree;
+    while ((tree = oldest_tree(cache, NULL)))
+        evict_tree(cache, tree);
+    return cache->pool.used;
+}
+
 // ---- Faults
 
 // The memory type of an access through both: EPT01's is write-back for RAM, where L1's wish holds.

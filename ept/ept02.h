@@ -110,6 +110,10 @@ void ept02_invept_all(struct ept02_cache *cache);
 // EPT01 changed: forgets everything.
 void ept02_drop_all(struct ept02_cache *cache);
 
+// The VM has ended: all trees go. The pages of the cache that are still in use then, of which there
+// should be none.
+u64 ept02_release(struct ept02_cache *cache);
+
 // INVEPT for tree->eptp02 was executed on the CPU that runs the vCPU.
 void ept02_flushed(struct ept02_cache *cache, struct ept02_tree *tree);
 

@@ -30,12 +30,12 @@ static void print_vcpu(const struct vcpu *v)
                  (ull)v->stats.ept02_faults);
 }
 
-void summary_print(const struct vm *vm)
+void summary_print(const struct vm *vm, u64 lost)
 {
     log_info("summary of VM %s", vm->name);
     for (unsigned i = 0; i < vm->cpus; i++)
         print_vcpu(vm->vcpu[i]);
-    log_info("  pages of L0 for this VM: %llu now, %llu at most, of %llu", (ull)vm->pool.used,
-             (ull)vm->pool.peak, (ull)vm->pool.pages);
+    log_info("  pages of L0 for this VM: %llu at its start, %llu at most, of %llu; %llu lost",
+             (ull)vm->pool_at_start, (ull)vm->pool.peak, (ull)vm->pool.pages, (ull)lost);
     log_info("  ticks of the TSC since its start: %llu", (ull)(rdtsc() - vm->tsc_start));
 }

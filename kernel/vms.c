@@ -262,7 +262,7 @@ void vms_end(void)
     u32 code = 0;
     for (unsigned i = 0; i < count; i++) {
         struct vm *vm = vms[i];
-        summary_print(vm);
+        summary_print(vm, vm_release(vm));
         if (vm->end == VM_END_FAILED)
             kind = END_VM_FAILED;
         else if (kind != END_VM_FAILED && vm->end == VM_END_RESET)

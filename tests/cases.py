@@ -1,5 +1,7 @@
 """The cases of `make test` but for host tests and fuzzers, which tests/run finds by itself."""
 
+import os
+
 from kinds import DEFAULT_MODEL, Boot, Command, Equivalence
 
 LYNNFIELD = "corei5_lynnfield_750"  # EPT without unrestricted guest
@@ -187,6 +189,23 @@ BAD_INPUT = [
     ),
 ]
 
+RANDOM_MODELS = (DEFAULT_MODEL, HASWELL, SANDY_BRIDGE)
+
+
+def random_vmx(seed, count, model, **more):
+    """An L1 that executes so many random VMX operations."""
+    return Boot(
+        f"random-{seed}",
+        timeout=600,
+        config=vm(f"seed={seed} count={count}"),
+        files={"k.elf": l1("random.elf")},
+        model=model,
+        expect=[rf"^random: seed {seed:#x},", r"^exit: 0", r"; 0 lost"],
+        forbid=["panic"],
+        **more,
+    )
+
+
 ROBUST = [
     robust("triple-fault", 96, [r"VM test is stopped"]),
     robust("reset", 94),
@@ -202,18 +221,14 @@ ROBUST = [
     robust("many-vmcs", 0, [r"^exit: 0"]),
     robust("shutdown-in-vmx", 96, [r"VM test is stopped"]),
     robust("vmx-abort", 96, [r"VM test is stopped"]),
-    *[
-        Boot(
-            f"random-{seed}",
-            timeout=300,
-            config=vm(f"seed={seed} count=20000"),
-            files={"k.elf": l1("random.elf")},
-            model=model,
-            expect=[rf"^random: seed {seed:#x},", r"^exit: 0"],
-            forbid=["panic"],
-        )
-        for seed, model in ((1, DEFAULT_MODEL), (2, HASWELL), (3, SANDY_BRIDGE))
-    ],
+    *[random_vmx(seed, 60000, model) for seed, model in enumerate(RANDOM_MODELS, 1)],
+]
+
+# A million operations; SEED=N in the environment begins with another seed.
+FIRST_SEED = int(os.environ.get("SEED", "100"))
+FUZZ = [
+    random_vmx(FIRST_SEED + n, 50000, RANDOM_MODELS[n % len(RANDOM_MODELS)], long=True)
+    for n in range(20)
 ]
 
 # Nestor as the guest, so that "firmware" can lock VMX off.
@@ -300,6 +315,7 @@ CASES = (
     + BAD_INPUT
     + VMX_TAKEN_AWAY
     + ROBUST
+    + FUZZ
     + TYPED
     + NESTOR_ON_NESTOR
     + [Command("bench", timeout=300, command=["scripts/bench", "--repeat"])]

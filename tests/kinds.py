@@ -1,7 +1,8 @@
 """Kinds of test cases: a command, a boot in the emulator, and an equivalence of two boots.
 
-Each has a name, `quick` (part of `make check`), a time limit in seconds, and run(place), which
-works in the directory `place` of its own, leaves `place`.log and returns None or what is wrong.
+Each has a name, `quick` (part of `make check`) or `long` (of `make fuzz` only), a time limit in
+seconds, and run(place), which works in the directory `place` of its own, leaves `place`.log and
+returns None or what is wrong.
 """
 
 import fnmatch
@@ -44,6 +45,7 @@ def run_command(command, log, timeout, place=TOP):
 class Case:
     name: str
     quick: bool = False
+    long: bool = False
     timeout: int = 120
     # Cases with the same word run one after the other.
     alone: str = ""
@@ -128,6 +130,11 @@ def line_that_matches(pattern, lines):
     return any(re.search(pattern, line) for line in lines)
 
 
+# What Nestor says only when it has a bug: memory that a VM's end does not give back, and a rule of
+# VM entry that its own checks do not know.
+NEVER = [r"pages of L0 .*; [1-9]\d* lost", r"the processor refused vmcs02"]
+
+
 @dataclass
 class Boot(Machine):
     """A boot that ends with `status` and whose console has the expected lines and no forbidden one.
@@ -146,7 +153,7 @@ class Boot(Machine):
         for pattern in self.expect:
             if not line_that_matches(pattern, lines):
                 return f"no line matches /{pattern}/"
-        for pattern in self.forbid:
+        for pattern in self.forbid + NEVER:
             if line_that_matches(pattern, lines):
                 return f"a line matches /{pattern}/"
         return None
@@ -233,6 +240,9 @@ class Equivalence(Machine):
         with open(log, encoding="latin-1") as text:
             text.seek(start)
             lines = [line.rstrip() for line in text]
+        for pattern in NEVER:
+            if line_that_matches(pattern, lines):
+                return f"a line matches /{pattern}/", {}
         complete = status in (0, 1) and line_that_matches(r"^exit: [01]$", lines)
         return (None if complete else f"exit status {status}"), read_checks(lines)
 

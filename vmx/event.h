@@ -56,12 +56,11 @@ static inline bool vcpu_event_waits(const struct vcpu *vcpu)
 // NMIs are blocked until then.
 void vcpu_redo_iret(u64 qualification);
 
-// VM-exit interruption information of the exit at hand. SDM, "Information for VM Exits Due to Vectored
-// Events".
+// VM-exit interruption information of the exit at hand. SDM, "Information for VM Exits Due to
+// Vectored Events".
 u32 vcpu_intr_info(void);
 
-// Its IDT-vectoring information. SDM, "Information for VM Exits That Occur During
-// Event Delivery".
+// Its IDT-vectoring information. SDM, "Information for VM Exits That Occur During Event Delivery".
 u32 vcpu_vectoring_info(void);
 
 // After an exit that may have interrupted the delivery of an event: that event waits again.

@@ -9,6 +9,10 @@
 // or a message that says what is missing.
 const char *vm_init(struct vm *vm, const struct machine_params *params);
 
+// Gives back what the VM, which has ended, made L0 allocate since vm_init(). Returns the number of
+// pages that do not come back: 0, or L0 loses memory.
+u64 vm_release(struct vm *vm);
+
 // Power-on state with the registers that a boot protocol wants.
 struct vcpu_start {
     bool long_mode; // 64-bit code with paging, else 32-bit protected mode without

@@ -163,8 +163,17 @@ const char *vm_init(struct vm *vm, const struct machine_params *params)
     }
     if (!build_machine(vm, params))
         return "its description asks for a machine that Nestor does not make";
+    vm->pool_at_start = vm->pool.used;
     vm->state = VM_RUNNING;
     return NULL;
+}
+
+u64 vm_release(struct vm *vm)
+{
+    u64 lost = 0;
+    for (unsigned i = 0; i < vm->cpus; i++)
+        lost += nested_release(vm->vcpu[i]);
+    return lost + vm->pool.used - vm->pool_at_start;
 }
 
 void vm_end(struct vm *vm, enum vm_end end, u32 code)

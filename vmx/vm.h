@@ -42,7 +42,8 @@ struct vm {
     const struct vm_ops *ops;
 
     struct guest_mem mem;
-    struct pool pool; // everything that L0 allocates for this VM
+    struct pool pool;  // everything that L0 allocates for this VM
+    u64 pool_at_start; // pages of it that were in use before the VM ran
     struct ept ept01;
     struct ept ept01_apic; // vmcs01 has it in xAPIC mode: ept01 and the APIC-access page
     hpa_t apic_access;     // this page, which nobody reads or writes

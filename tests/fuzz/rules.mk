@@ -4,6 +4,7 @@
 #   make fuzz-short   each one for a fixed number of runs from a fixed seed: part of the tests
 #   make fuzz         each one for FUZZ_SECONDS, from the corpus that earlier runs left
 #   make fuzz F=decode   (either target) only that one
+#   make fuzz F=vmx      in the emulator: a million random VMX operations of an L1 (tests/cases.py)
 #
 # Inputs that fail are kept as build/fuzz/NAME-crash-*; "build/fuzz/fuzz_NAME FILE" repeats one. An
 # input worth keeping for ever goes to tests/fuzz/corpus/NAME/, from which every run starts.
@@ -21,14 +22,19 @@ FUZZ_LIB_SRC := $(wildcard $(addsuffix /*.c,ept vmx vmx/nested vtd drivers drive
 FUZZ_LIB_OBJ := $(FUZZ_LIB_SRC:%.c=$(FUZZ_OUT)/%.o)
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_CHOSEN = $(if $(F),$(F),$(FUZZ_NAMES))
+FUZZ_LONG = $(if $(F),$(F),$(FUZZ_NAMES) vmx)
 
 # Histories of page tables take thousands of steps a run.
 FUZZ_RUNS_ept ?= 1000
 
-.PHONY: fuzz fuzz-short fuzz-build
+.PHONY: fuzz fuzz-short fuzz-build fuzz-long-vmx
 fuzz-build: $(FUZZ_NAMES:%=$(FUZZ_OUT)/fuzz_%)
 fuzz-short: $(foreach n,$(FUZZ_CHOSEN),fuzz-short-$(n))
-fuzz: $(foreach n,$(FUZZ_CHOSEN),fuzz-long-$(n))
+fuzz: $(foreach n,$(FUZZ_LONG),fuzz-long-$(n))
+
+fuzz-long-vmx: all l1
+	@echo "  FUZZ    vmx"
+	@tests/run --long
 
 fuzz-short-%: $(FUZZ_OUT)/fuzz_%
 	@echo "  FUZZ    $*"

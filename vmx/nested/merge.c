@@ -48,7 +48,7 @@ static void write_proc2(struct vcpu *vcpu, struct nvmcs *nv)
     u64 proc2 = control_merge_word(WORD_PROC2, l1, &vmx.caps);
     proc2 |= l1 & (CTL_VIRTUALIZE_APIC | CTL_VIRTUALIZE_X2APIC | CTL_APIC_REGISTERS |
                    CTL_VIRTUAL_INTR_DELIVERY | CTL_VMFUNC);
-    if (V12_HAS(&nv->v, TSC_OFFSETTING)) // which vmcs02 always has: scaling is in effect with it only
+    if (V12_HAS(&nv->v, TSC_OFFSETTING)) // vmcs02 always has it; without it nothing is scaled
         proc2 |= l1 & CTL_TSC_SCALING;
     vmwrite(F(PROC2_CTRL), limit(WORD_PROC2, proc2));
     (void)vcpu;

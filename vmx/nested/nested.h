@@ -28,6 +28,10 @@ static inline bool nested_in_l2(const struct vcpu *vcpu)
 // Makes the nested state of a vCPU in its VM's pool. False: no memory.
 bool nested_init(struct vcpu *vcpu);
 
+// The VM has ended: gives back what its VMCSs and EPTs took of the pool. Returns the pages that
+// were lost on the way.
+u64 nested_release(struct vcpu *vcpu);
+
 // Completes vmcs01, which is current and has everything else.
 void nested_init_vmcs01(struct vcpu *vcpu);
 

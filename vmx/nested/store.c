@@ -324,6 +324,16 @@ bool nested_init(struct vcpu *vcpu)
     return init_ept02(vcpu) && shadow_init(vcpu);
 }
 
+u64 nested_release(struct vcpu *vcpu)
+{
+    vcpu->in_l2 = false;
+    vcpu->nested->current = NULL;
+    use_vmcs(vcpu, &vcpu->vmcs01);
+    while (evict(vcpu))
+        ;
+    return ept02_release(&vcpu->nested->ept02);
+}
+
 void nested_init_vmcs01(struct vcpu *vcpu)
 {
     shadow_enable(vcpu);
