@@ -9,6 +9,7 @@ PENRYN = "core2_penryn_t9600"  # VMX without EPT and VPID
 ARRANDALE = "corei5_arrandale_m520"  # unrestricted guest, but neither EPT A/D nor VMCS shadowing
 SANDY_BRIDGE = "corei7_sandy_bridge_2600k"
 HASWELL = "corei7_haswell_4770"  # VMCS shadowing, no PML
+ICELAKE = "corei7_icelake_u"  # monitor trap flag
 NO_VMX = "p4_prescott_celeron_336"  # long mode, but no VMX
 
 MODULE1 = b"hello, module\n"
@@ -102,6 +103,19 @@ L1 = [
     *on_models("vmxinsn"),
     *on_models("nested"),
     equivalence("nested", "nested-no-ept", arguments="mmu=none", timeout=240),
+    # A model that has the monitor trap flag, though the emulator does nothing for it: what L0 does
+    # is to be seen on Nestor only.
+    Boot(
+        "nested-trap-flag",
+        config=vm("nestor only=trap-flag,trap-injected"),
+        files={"k.elf": l1("nested.elf")},
+        model=ICELAKE,
+        expect=[
+            r"^ok nested\.trap-flag: HLT: exit 37",
+            r"^nested: [1-9]\d* checks passed, 0 failed",
+        ],
+        forbid=["panic"],
+    ),
     equivalence("nestedx"),
     equivalence("nestedx", "nestedx-haswell", model=HASWELL),
 ]

@@ -1,10 +1,11 @@
 // The end of an instruction that L0 executed for a guest, where more than RIP changes.
 
 #include "vmx/event.h"
+#include "vmx/nested/nested.h"
 
-#define PENDING_DEBUG_BS BIT(14)
-#define INSN_BYTES       15
-#define CS_AR_L          BIT(13)
+#define INSN_BYTES   15
+#define CS_AR_L      BIT(13)
+#define DEBUGCTL_BTF BIT(1)
 
 void vcpu_advance_rare(struct vcpu *vcpu, u64 next, u64 blocking, u64 rflags)
 {
@@ -14,6 +15,18 @@ void vcpu_advance_rare(struct vcpu *vcpu, u64 next, u64 blocking, u64 rflags)
         vmwrite(F(GUEST_INTERRUPTIBILITY), blocking & ~(BLOCKING_STI | BLOCKING_MOV_SS));
         vcpu_note(vcpu, WORK_EVENTS);
     }
-    if (rflags & RFLAGS_TF)
+    if (rflags & RFLAGS_RF)
+        vmwrite(F(GUEST_RFLAGS), rflags & ~(u64)RFLAGS_RF);
+    vcpu_single_step(rflags);
+}
+
+void vcpu_single_step(u64 rflags)
+{
+    if (rflags & RFLAGS_TF && !(vmread(F(GUEST_DEBUGCTL)) & DEBUGCTL_BTF))
         vmwrite(F(GUEST_PENDING_DEBUG), vmread(F(GUEST_PENDING_DEBUG)) | PENDING_DEBUG_BS);
+}
+
+bool vcpu_is_traced(struct vcpu *vcpu)
+{
+    return vmread(F(GUEST_RFLAGS)) & RFLAGS_TF || nested_monitor_trap(vcpu);
 }

@@ -187,6 +187,17 @@ static void wake(struct vcpu *vcpu)
         vcpu->activity = VCPU_ACTIVE;
 }
 
+// INIT and start-up IPIs of L1. The only vCPU is the boot processor: after an INIT it begins with
+// the firmware, and the machine's firmware starts nothing a second time. ("MP Initialization",
+// "Restrictions on VMX Operation".)
+static void take_init(struct vcpu *vcpu)
+{
+    vlapic_take(vcpu->lapic, VLAPIC_SIPI); // nobody waits for one
+    if (nested_blocks_init(vcpu) || !vlapic_take(vcpu->lapic, VLAPIC_INIT))
+        return;
+    vm_end(vcpu->vm, VM_END_RESET, 0);
+}
+
 // One event goes into the entry; what still waits asks for a window. Vectors of the local APIC are
 // the processor's to deliver where it virtualizes the APIC: then none of them is pending here.
 bool vcpu_deliver_events(struct vcpu *vcpu)
@@ -194,7 +205,11 @@ bool vcpu_deliver_events(struct vcpu *vcpu)
     if (!nested_in_l2(vcpu))
         apicv_prepare(vcpu);
     bool room = !(vcpu->event.info & INFO_VALID);
-    bool nmi = vlapic_events(vcpu->lapic) & VLAPIC_NMI, interrupt = vcpu_interrupt_pending(vcpu);
+    u32 apic = vlapic_events(vcpu->lapic);
+    bool nmi = apic & VLAPIC_NMI && vcpu->activity != VCPU_WAIT_SIPI;
+    bool interrupt = vcpu_interrupt_pending(vcpu) && vcpu->activity <= VCPU_HALTED;
+    if (UNLIKELY(apic & (VLAPIC_INIT | VLAPIC_SIPI)) && !nested_in_l2(vcpu))
+        take_init(vcpu);
     if (!room) {
         wake(vcpu);
         vcpu_write_event(vcpu);
@@ -202,7 +217,7 @@ bool vcpu_deliver_events(struct vcpu *vcpu)
     u32 blocking = nmi || interrupt ? (u32)vmread(F(GUEST_INTERRUPTIBILITY)) : 0;
     if (nmi && room && !(blocking & (BLOCKING_NMI | BLOCKING_MOV_SS))) {
         vlapic_take(vcpu->lapic, VLAPIC_NMI);
-        wake(vcpu);
+        vcpu->activity = VCPU_ACTIVE; // from shutdown, too
         set_event(vcpu, EVENT_NMI, VEC_NMI);
         nmi = room = false;
     }

@@ -23,6 +23,9 @@ enum event_type {
 #define BLOCKING_NMI    BIT(3)
 #define NMI_UNBLOCKED   BIT(12) // of an exit qualification
 
+#define PENDING_DEBUG_ENABLED BIT(12)
+#define PENDING_DEBUG_BS      BIT(14)
+
 // An exception that L0 raises while it executes an instruction for the guest. With an event
 // already waiting it becomes what the manual's "double fault" rules say.
 void vcpu_inject(struct vcpu *vcpu, u8 vector, bool has_error, u32 error);

@@ -8,7 +8,8 @@
 #include "vmx/event.h"
 #include "vmx/nested/nested.h"
 
-#define DR6_RESET 0xffff0ff0ull
+#define DR6_RESET        0xffff0ff0ull
+#define DEBUGCTL_CLEARED 3 // LBR and BTF, by each debug exception
 
 struct cpuid_regs host_cpuid(u32 leaf, u32 subleaf)
 {
@@ -53,6 +54,8 @@ enum run_result exit_hlt(struct vcpu *vcpu)
 {
     vcpu_skip(vcpu);
     vcpu->activity = VCPU_HALTED;
+    if (vmread(F(GUEST_PENDING_DEBUG)) & (PENDING_DEBUG_ENABLED | PENDING_DEBUG_BS))
+        vcpu->activity = VCPU_ACTIVE; // a debug trap on HLT itself ends it
     vcpu_note(vcpu, WORK_EVENTS);
     return RUN_RESUME;
 }
@@ -131,6 +134,7 @@ enum run_result exit_exception(struct vcpu *vcpu)
         dr6 = (dr6 & ~0xfull) | vmread(F(EXIT_QUALIFICATION)) | DR6_RESET;
         asm volatile("mov %0, %%dr6" ::"r"(dr6));
         vmwrite(F(GUEST_DR7), vmread(F(GUEST_DR7)) & ~BIT(13));
+        vmwrite(F(GUEST_DEBUGCTL), vmread(F(GUEST_DEBUGCTL)) & ~(u64)DEBUGCTL_CLEARED);
     }
     if (INFO_TYPE(info) == EVENT_HARD_EXCEPTION && !(vcpu->event.info & INFO_VALID)) {
         vcpu->event = (struct pending_event){

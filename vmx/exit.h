@@ -74,15 +74,24 @@ typedef enum run_result (*exit_handler)(struct vcpu *vcpu);
 const char *exit_reason_name(u32 reason);
 
 // What is rare in vcpu_advance(): the 4 GiB of a 32-bit code segment wrap around, blocking by STI
-// or MOV SS ends, a single step becomes pending.
+// or MOV SS ends, RFLAGS.RF is cleared, a single step becomes pending.
 void vcpu_advance_rare(struct vcpu *vcpu, u64 next, u64 blocking, u64 rflags);
+
+// An instruction, or one iteration of a string instruction, ended with these flags: single-stepping
+// makes a debug exception pending ("Single-Step Exception Condition", "Single-Stepping on
+// Branches": no instruction that L0 executes is a branch).
+void vcpu_single_step(u64 rflags);
+
+// Whether the guest sees each iteration of a string instruction, by RFLAGS.TF or by L1's monitor
+// trap flag.
+bool vcpu_is_traced(struct vcpu *vcpu);
 
 // Ends the instruction at `rip` that exited; `next` is the next one.
 static inline void vcpu_advance(struct vcpu *vcpu, u64 rip, u64 next, u64 rflags)
 {
     u64 blocking = vmread(F(GUEST_INTERRUPTIBILITY));
     vmwrite(F(GUEST_RIP), next);
-    if (UNLIKELY((rip ^ next) >> 32 | (rflags & RFLAGS_TF) | blocking))
+    if (UNLIKELY((rip ^ next) >> 32 | (rflags & (RFLAGS_TF | RFLAGS_RF)) | blocking))
         vcpu_advance_rare(vcpu, next, blocking, rflags);
 }
 

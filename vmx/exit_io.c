@@ -72,7 +72,8 @@ static enum run_result string_io(struct vcpu *vcpu, u64 q)
     s.mask = s.mem.addr_size == 8 ? ~0ull : BIT(8 * s.mem.addr_size) - 1;
     u64 *count = &vcpu->gpr[GPR_RCX], *index = &vcpu->gpr[s.in ? GPR_RDI : GPR_RSI];
     u64 by = vmread(F(GUEST_RFLAGS)) & BIT(10) ? -(u64)s.size : s.size;
-    for (unsigned i = 0; i < MAX_STRING; i++) {
+    unsigned max = vcpu_is_traced(vcpu) ? 1 : MAX_STRING;
+    for (unsigned i = 0; i < max; i++) {
         if (q & IO_REP && !(*count & s.mask))
             break;
         if (!string_element(vcpu, &s, &fault)) {
@@ -86,6 +87,8 @@ static enum run_result string_io(struct vcpu *vcpu, u64 q)
     }
     if (!(q & IO_REP) || !(*count & s.mask))
         vcpu_skip(vcpu);
+    else
+        vcpu_single_step(vmread(F(GUEST_RFLAGS)));
     return RUN_RESUME;
 }
 

@@ -102,6 +102,7 @@ static void emulate(struct vcpu *vcpu)
     struct seg_state seg[SEG_COUNT] = {0};
     struct mmio_ctx ctx = {.ops = &ops,
                            .context = vcpu,
+                           .traced = vcpu_is_traced(vcpu),
                            .rip = vmread(F(GUEST_RIP)),
                            .rflags = vmread(F(GUEST_RFLAGS))};
     const u64 rip = ctx.rip;
@@ -123,6 +124,8 @@ static void emulate(struct vcpu *vcpu)
         vcpu_inject_fault(vcpu, &ctx.fault);
     else if (r == MMIO_DONE)
         vcpu_advance(vcpu, rip, ctx.rip, ctx.rflags);
+    else
+        vcpu_single_step(ctx.rflags);
 }
 
 enum run_result mmio_exit(struct vcpu *vcpu, gpa_t gpa, u64 qualification)

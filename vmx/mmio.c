@@ -3,7 +3,6 @@
 #include "libc/x86.h"
 
 #define RFLAGS_DF BIT(10)
-#define RFLAGS_RF BIT(16)
 
 static u64 truncate(u64 v, unsigned bytes)
 {
@@ -356,7 +355,7 @@ static enum mmio_result string(struct mmio_ctx *ctx, const struct insn *insn)
     unsigned width = insn->mem.addr_size;
     if (insn->rep == REP_NONE)
         return element(ctx, insn) ? MMIO_DONE : MMIO_FAULT;
-    for (unsigned i = 0; i < MMIO_MAX_ELEMENTS; i++) {
+    for (unsigned i = 0; i < (ctx->traced ? 1 : MMIO_MAX_ELEMENTS); i++) {
         u64 count = read_gpr(ctx, GPR_RCX, 0, width);
         if (count == 0)
             return MMIO_DONE;

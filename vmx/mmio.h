@@ -21,6 +21,7 @@ struct mmio_ctx {
     u64 rip, rflags;
     const struct insn_mem_ops *ops;
     void *context; // of the callbacks
+    bool traced;   // after each element the guest, or who traces it, gets control
     struct guest_fault fault;
 };
 

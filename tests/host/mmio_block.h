@@ -7,7 +7,6 @@
 #include "vmx/mmio.h"
 
 #define RFLAGS_DF BIT(10)
-#define RFLAGS_RF BIT(16)
 
 struct block {
     u64 linear;

@@ -60,6 +60,13 @@ static const struct test tests[] = {
     {"vmcs-shadowing", test_vmcs_shadowing},
     {"emulated-access", test_emulated_access},
     {"saved-state", test_saved_state},
+    {"single-step", test_single_step},
+    {"trap-flag", test_trap_flag},
+    {"trap-injected", test_trap_injected},
+    {"halted", test_halted},
+    {"priorities", test_priorities},
+    {"init", test_init},
+    {"task-switch", test_task_switch},
 };
 
 int main(void);

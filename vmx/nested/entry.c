@@ -15,13 +15,6 @@ static struct l1_state read_l1_state(void)
                              .efer = vmread(F(GUEST_EFER))};
 }
 
-// L2 will touch again what L1 has just been told of, so that one fault is enough for both.
-static NOINLINE void fill_missing(struct nested *n, struct nvmcs *nv)
-{
-    ept02_prefill(&n->ept02, nv->missing, nv->missing_for);
-    nv->missing_for = 0;
-}
-
 // What EPT02 and VPID of vmcs02 need before L2 may run.
 void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv)
 {
@@ -30,8 +23,6 @@ void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv)
     if (V12_HAS(&nv->v, EPT)) {
         struct ept02_tree *tree = ept02_get(&n->ept02, v12(nv, F(EPTP)));
         eptp = tree->eptp02;
-        if (UNLIKELY(nv->missing_for))
-            fill_missing(n, nv);
         if (UNLIKELY(tree->flush_due)) {
             vmxop_invept(INVEPT_SINGLE, eptp);
             ept02_flushed(&n->ept02, tree);
@@ -56,10 +47,15 @@ static void take_event(struct vcpu *vcpu, struct nvmcs *nv)
     u32 info = (u32)v12(nv, F(ENTRY_INTR_INFO));
     if (LIKELY(!(info & INFO_VALID)))
         return;
+    SAVE(nv, ENTRY_INTR_INFO, info & ~(u32)INFO_VALID);
+    if (INFO_TYPE(info) == EVENT_OTHER) { // a pending MTF VM exit
+        vcpu->nested->trap_due = true;
+        vcpu_note(vcpu, WORK_EVENTS);
+        return;
+    }
     vmwrite(F(ENTRY_INTR_INFO), info);
     vmwrite(F(ENTRY_ERROR_CODE), v12(nv, F(ENTRY_ERROR_CODE)));
     vmwrite(F(ENTRY_INSTR_LENGTH), v12(nv, F(ENTRY_INSTR_LENGTH)));
-    SAVE(nv, ENTRY_INTR_INFO, info & ~(u32)INFO_VALID);
     vcpu->nested->event_written = true;
 }
 
@@ -99,7 +95,7 @@ static bool check(struct vcpu *vcpu, struct nvmcs *nv, vmx_result_t *r)
     if (UNLIKELY(nv->v.unchecked & (GROUP(HOST) | GROUP(EXIT))))
         vcpu->nested->host_loaded = NULL;
     if (UNLIKELY(store_is_stale(nv)))
-        store_sync_lazy(vcpu, nv, LAZY_ALL);
+        store_sync_lazy(vcpu, nv);
     struct entry_result e = check_entry(&nv->v, env, nv->v.unchecked);
     if (LIKELY(e.outcome == ENTRY_OK)) {
         nv->v.unchecked = 0;

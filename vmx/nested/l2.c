@@ -1,5 +1,4 @@
-// Exits of L2: the policy says whose they are, this file does what it says. Events for L1 that end
-// L2's turn are here, too.
+// Exits of L2: the policy says whose they are, this file does what it says.
 
 #include "vmx/event.h"
 #include "vmx/nested/state.h"
@@ -12,14 +11,6 @@ static enum run_result reflect(struct vcpu *vcpu, u32 reason)
     struct leave x = {.reason = reason, .qualification = vmread(F(EXIT_QUALIFICATION))};
     leave_l2(vcpu, &x);
     return RUN_RESUME;
-}
-
-// A virtual exit that the processor did not make.
-static void leave_synthetic(struct vcpu *vcpu, u32 reason, u32 intr_info)
-{
-    struct leave x = {
-        .reason = reason, .intr_info = intr_info, .own_info = true, .synthetic = true};
-    leave_l2(vcpu, &x);
 }
 
 static enum run_result ept_violation(struct vcpu *vcpu)
@@ -58,8 +49,6 @@ static enum run_result ept_violation(struct vcpu *vcpu)
     case EPT02_VIOLATION:
         if (ve_convert(vcpu, nv, &f, vmread(F(GUEST_LINEAR_ADDR))))
             return RUN_RESUME;
-        nv->missing = f.ngpa;
-        nv->missing_for = qualification;
         break;
     }
     leave_l2(vcpu, &x);
@@ -69,7 +58,7 @@ static enum run_result ept_violation(struct vcpu *vcpu)
 static enum run_result preemption_timer(struct vcpu *vcpu)
 {
     if (rdtsc() >= vcpu->nested->timer_deadline && !(vcpu->event.info & INFO_VALID))
-        leave_synthetic(vcpu, EXIT_PREEMPTION_TIMER, 0);
+        leave_synthetic(vcpu, EXIT_PREEMPTION_TIMER, 0, 0);
     return RUN_RESUME;
 }
 
@@ -93,6 +82,21 @@ static enum run_result emulate(struct vcpu *vcpu, u32 reason)
     default:
         return exit_dispatch(vcpu, reason);
     }
+}
+
+// The same with L1's monitor trap flag, which the processor did not see: the exit comes when the
+// instruction, or one iteration of a string instruction, is done. An exception goes through the
+// processor, which then makes the exit itself.
+static enum run_result emulate_trapped(struct vcpu *vcpu, u32 reason)
+{
+    u64 rip = vmread(F(GUEST_RIP)), rcx = vcpu->gpr[GPR_RCX];
+    enum run_result r = emulate(vcpu, reason);
+    if (vcpu->in_l2 && !vcpu_event_waits(vcpu) &&
+        (vmread(F(GUEST_RIP)) != rip || vcpu->gpr[GPR_RCX] != rcx)) {
+        vcpu->nested->trap_due = true;
+        vcpu_note(vcpu, WORK_EVENTS);
+    }
+    return r;
 }
 
 // A register operand, of 32 bits outside 64-bit mode.
@@ -140,6 +144,8 @@ enum run_result nested_exit(struct vcpu *vcpu, u32 reason)
     n->event_written = false;
     describe(vcpu, &x);
     if (UNLIKELY(reason & REASON_ENTRY_FAILED)) {
+        if ((u16)reason == EXIT_MACHINE_CHECK_ENTRY)
+            return exit_unhandled(vcpu);
         // The processor knows a rule that the entry checks do not.
         log_warn("VM %s: the processor refused vmcs02, exit reason %u", vcpu->vm->name,
                  reason & 0xffff);
@@ -151,119 +157,8 @@ enum run_result nested_exit(struct vcpu *vcpu, u32 reason)
         return reflect(vcpu, reason);
     if (LIKELY(reason < STAT_REASONS))
         vcpu->stats.l2_handled[reason]++;
-    return owner == EXIT_TO_L0 ? exit_dispatch(vcpu, reason) : emulate(vcpu, reason);
-}
-
-// --- Events for L1 while L2 runs ---
-
-static bool wake(struct vcpu *vcpu)
-{
-    if (vcpu->activity == VCPU_HALTED)
-        vcpu->activity = VCPU_ACTIVE;
-    return vcpu->activity == VCPU_ACTIVE;
-}
-
-static void exit_for_interrupt(struct vcpu *vcpu, struct nvmcs *nv)
-{
-    u32 info = 0;
-    if (V12_HAS(&nv->v, EXIT_ACK_INTR))
-        info = (u32)(INFO_VALID | EVENT_INTERRUPT << 8 | vcpu_take_interrupt(vcpu));
-    leave_synthetic(vcpu, EXIT_EXTERNAL_INTERRUPT, info);
-}
-
-bool nested_intercepts(struct vcpu *vcpu, u32 info, u32 error)
-{
-    const struct exit_bitmaps none = {0};
-    const struct exit_event x = {
-        .reason = EXIT_EXCEPTION_NMI, .intr_info = info, .intr_error = error};
-    return vcpu->in_l2 && exit_owner(&vcpu->nested->current->v, &x, &none) == EXIT_TO_L1;
-}
-
-// An exception that L0 raised while it executed an instruction for L2 is L1's if the exception
-// bitmap says so, like one that the processor raises.
-static bool exit_for_exception(struct vcpu *vcpu)
-{
-    const struct pending_event e = vcpu->event;
-    if (!e.raised || !(e.info & INFO_VALID) || !nested_intercepts(vcpu, e.info, e.error))
-        return false;
-    struct leave leave = {.reason = EXIT_EXCEPTION_NMI,
-                          .qualification = e.address,
-                          .intr_info = e.info,
-                          .intr_error = e.error,
-                          .own_info = true};
-    vcpu->event.info = 0;
-    leave_l2(vcpu, &leave);
-    return true;
-}
-
-// What L0 found while it executed an instruction for L2, and is L1's.
-static bool exit_of_emulation(struct vcpu *vcpu)
-{
-    if (LIKELY(!vcpu->event.triple_fault && !vcpu->event.denied))
-        return exit_for_exception(vcpu);
-    if (vcpu->event.denied)
-        leave_denied(vcpu);
-    else
-        leave_synthetic(vcpu, EXIT_TRIPLE_FAULT, 0);
-    vcpu->event = (struct pending_event){0};
-    return true;
-}
-
-// An event that is being delivered comes first; the entry then ends before L2's next instruction.
-static bool delivering(struct vcpu *vcpu)
-{
-    if (vcpu->event.info & INFO_VALID) {
-        vcpu_write_event(vcpu);
-        vcpu->nested->event_written = true;
-    }
-    return vcpu->nested->event_written;
-}
-
-bool nested_deliver_events(struct vcpu *vcpu)
-{
-    struct nested *n = vcpu->nested;
-    struct nvmcs *nv = n->current;
-    if (!vcpu->in_l2)
-        return vcpu_deliver_events(vcpu);
-    bool nmi = vlapic_events(vcpu->lapic) & VLAPIC_NMI;
-    bool interrupt = vcpu_interrupt_pending(vcpu);
-    bool timer = rdtsc() >= n->timer_deadline;
-    if (UNLIKELY(interrupt && vapic_posted(vcpu, nv)))
-        interrupt = vcpu_interrupt_pending(vcpu);
-    if (UNLIKELY(vcpu->activity == VCPU_HALTED && vapic_pending(vcpu, nv)))
-        vcpu->activity = VCPU_ACTIVE;
-    if (exit_of_emulation(vcpu))
-        return vcpu_deliver_events(vcpu);
-    if (delivering(vcpu)) {
-        n->immediate_exit = nmi || interrupt || timer;
-        return wake(vcpu);
-    }
-    if (timer) {
-        leave_synthetic(vcpu, EXIT_PREEMPTION_TIMER, 0);
-    } else if (nmi && V12_HAS(&nv->v, NMI_EXITING)) {
-        vlapic_take(vcpu->lapic, VLAPIC_NMI);
-        leave_synthetic(vcpu, EXIT_EXCEPTION_NMI, (u32)(INFO_VALID | EVENT_NMI << 8 | VEC_NMI));
-        vmwrite(F(GUEST_INTERRUPTIBILITY), BLOCKING_NMI);
-    } else if (interrupt && V12_HAS(&nv->v, EXT_INTR_EXITING)) {
-        exit_for_interrupt(vcpu, nv);
-    } else if (nmi || interrupt) {
-        vcpu_deliver_events(vcpu); // L1 lets L2 take them
-        vcpu_set_window(vcpu, nv->proc_l1, true);
-        return vcpu->activity == VCPU_ACTIVE;
-    } else {
-        return vcpu->activity == VCPU_ACTIVE;
-    }
-    return vcpu_deliver_events(vcpu);
-}
-
-u64 nested_timer_deadline(const struct vcpu *vcpu)
-{
-    return vcpu->in_l2 ? vcpu->nested->timer_deadline : ~0ull;
-}
-
-bool nested_leaves_at_once(struct vcpu *vcpu)
-{
-    bool at_once = vcpu->in_l2 && vcpu->nested->immediate_exit;
-    vcpu->nested->immediate_exit = false;
-    return at_once;
+    if (owner == EXIT_TO_L0)
+        return exit_dispatch(vcpu, reason);
+    return UNLIKELY(V12_HAS(&nv->v, MONITOR_TRAP)) ? emulate_trapped(vcpu, reason)
+                                                   : emulate(vcpu, reason);
 }

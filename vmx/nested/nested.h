@@ -6,6 +6,7 @@
 //   merge.c   how each group of fields gets into vmcs02
 //   leave.c   virtual VM exit: vmcs02 to vmcs12, L1's host state
 //   l2.c      exits of L2: who owns them, and L0's own
+//   events.c  events while L2 runs
 //   l2mem.c   L2's memory, where L0 executes an instruction for L2
 //   shadow.c  VMCS shadowing
 //   link.c    VMCS shadowing that L1 uses for L2
@@ -62,6 +63,12 @@ bool nested_deliver_events(struct vcpu *vcpu);
 // Whether an exception that L0 raises (`info` as in the VM-entry field) is in L2 and L1 wants it as
 // an exit.
 bool nested_intercepts(struct vcpu *vcpu, u32 info, u32 error);
+
+// Whether L1 is in VMX root operation, where INIT stays pending.
+bool nested_blocks_init(const struct vcpu *vcpu);
+
+// Whether L1 traces L2's instructions one by one.
+bool nested_monitor_trap(struct vcpu *vcpu);
 
 // The TSC at which L1's preemption timer ends L2's turn, ~0: not in L2, or no such timer.
 u64 nested_timer_deadline(const struct vcpu *vcpu);

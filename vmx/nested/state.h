@@ -27,20 +27,11 @@
 #define VMCS_NONE                   GPA(~0ull)
 
 #define FIELD_MAP                   0x7000 // above the last encoding
-#define NO_FIELD                    0xff
 
 // State of L1 that a VM entry without the "load" controls passes on to L2.
 struct l1_state {
     u64 dr7, debugctl, pat, efer;
 };
-
-// What VMREAD and VMWRITE of a field have to look after: guest state that may be in vmcs02 only,
-// in parts that L1 seldom wants together, and copies in the shadow VMCS.
-#define LAZY_SEGMENTS  BIT(0)
-#define LAZY_REST      BIT(1)
-#define LAZY_ALL       (LAZY_SEGMENTS | LAZY_REST)
-#define CARE_SHADOW    BIT(2)
-#define CARE_READ_ONLY BIT(3) // VMWRITE fails
 
 // Some fields, for loops over a part of the table.
 struct field_list {
@@ -60,7 +51,7 @@ struct nvmcs {
     u8 *l1_vmread, *l1_vmwrite;
     bool x2apic_open;         // the MSR bitmap opens x2APIC MSRs
     bool is_shadow;           // L1's indicator of a shadow VMCS
-    u8 lazy;                  // LAZY_ bits: guest state that is in vmcs02 only
+    bool lazy;                // guest state that is not kept up to date is in vmcs02 only
     bool lma_touched;         // L2 wrote EFER since the last exit
     bool msrs_touched;        // L2 wrote EFER or PAT since the last entry
     bool dr7_open;            // L2 can change DR7 without an exit
@@ -70,8 +61,6 @@ struct nvmcs {
     u16 vpid02;
     bool flush_vpid; // vpid02 before the next entry
     u64 vmcs02_eptp; // what EPTP of vmcs02 holds
-    ngpa_t missing;  // of the EPT violation that L1 was told of since the last entry,
-    u64 missing_for; // and its qualification; 0: there was none
     u32 proc_l1;     // interrupt and NMI window bits that L1 wants
 
     struct vmcs shadow; // hpa 0: the processor has no VMCS shadowing
@@ -99,6 +88,7 @@ struct nested {
     u64 slots;             // bits of the slots in use
     u64 timer_deadline;    // TSC at which L1's preemption timer ends; ~0: not armed
     bool event_written;    // vmcs02 holds an event that is not delivered yet
+    bool trap_due;         // the exit of L1's monitor trap flag, for an instruction L0 executed
     bool immediate_exit;   // L2 is to be left right after that event
     u64 tsc_offset_01;     // what vmcs01 holds
     u64 l1_efer;           // of L1 at its last virtual entry, and so still in vmcs01
@@ -108,14 +98,14 @@ struct nested {
     struct ept02_cache ept02;
     hpa_t vmread_bitmap, vmwrite_bitmap;
     hpa_t no_page;           // stands in where L1 names memory that it does not have
-    u8 field_map[FIELD_MAP]; // by encoding: a field that L1's processor has, or NO_FIELD
-    u8 care[VF_COUNT];       // LAZY_ and CARE_ bits
+    u8 field_map[FIELD_MAP]; // by encoding: index + 1 of a field that L1's processor has, or 0
     bool exists[VF_COUNT];   // fields that L1's processor has
     struct field_list copy_segments, copy_tables, copy_msrs; // MERGE_COPY fields of these groups
-    struct field_list lazy_segments, lazy_rest; // see store_sync_lazy(); lazy_rest without
-    struct field_list lazy_if;                  // these, which an exit saves on conditions
-    struct denied denied;                       // while vcpu->event.denied
-    u64 l1_pat;                                 // of L1 as vmcs01 holds it, if host_loaded
+    struct field_list lazy, lazy_if; // see store_sync_lazy(); the latter only on conditions
+    bool is_lazy[VF_COUNT];          // store_sync_lazy() comes before an access of L1
+    bool in_shadow[VF_COUNT];        // the shadow VMCS has a copy
+    struct denied denied;            // while vcpu->event.denied
+    u64 l1_pat;                      // of L1 as vmcs01 holds it, if host_loaded
 };
 
 // --- store.c ---
@@ -128,8 +118,8 @@ struct nvmcs *store_find(struct vcpu *vcpu, gpa_t region);
 // VMCLEAR of an active one: its state goes to L1's memory and its pages to the pool.
 void store_clear(struct vcpu *vcpu, struct nvmcs *nv, bool launch_state_clear);
 
-// Makes the guest state in vmcs12 complete where `parts` (LAZY_ bits) of it are in vmcs02 only.
-void store_sync_lazy(struct vcpu *vcpu, struct nvmcs *nv, unsigned parts);
+// Makes the guest state in vmcs12 complete where part of it is in vmcs02 only.
+void store_sync_lazy(struct vcpu *vcpu, struct nvmcs *nv);
 
 // Whether checks or merge of what L1 changed look at guest state that is in vmcs02 only.
 bool store_is_stale(const struct nvmcs *nv);
@@ -198,6 +188,11 @@ void leave_failed_entry(struct vcpu *vcpu, struct nvmcs *nv, u32 reason, u64 qua
 // Loads an MSR list of L1; returns the number of the entry that failed (from 1), or 0.
 u32 load_msr_list(struct vcpu *vcpu, gpa_t list, u32 count, enum msr_list kind);
 
+// --- events.c ---
+
+// A virtual exit that the processor did not make.
+void leave_synthetic(struct vcpu *vcpu, u32 reason, u64 qualification, u32 intr_info);
+
 // --- l2mem.c ---
 
 // The exit that nested_l2_denied() promised.
@@ -229,6 +224,10 @@ void vapic_open_msrs(struct nvmcs *nv);
 
 // Whether virtual-interrupt delivery wakes L2 from HLT.
 bool vapic_pending(struct vcpu *vcpu, const struct nvmcs *nv);
+
+// Whether VTPR is below the TPR threshold, where that is an exit right after VM entry ("VM Exits
+// Induced by the TPR Threshold"): the processor looks when it enters, L0 when L2 halts in software.
+bool vapic_below_threshold(struct vcpu *vcpu, const struct nvmcs *nv);
 
 // Whether the pending interrupt of L1 was the notification of posted interrupts: L2 has them now.
 bool vapic_posted(struct vcpu *vcpu, const struct nvmcs *nv);

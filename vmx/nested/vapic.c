@@ -77,6 +77,14 @@ bool vapic_pending(struct vcpu *vcpu, const struct nvmcs *nv)
     return rvi >> 4 > MAX(tpr >> 4, svi >> 4);
 }
 
+bool vapic_below_threshold(struct vcpu *vcpu, const struct nvmcs *nv)
+{
+    const u8 *page = apic_page(vcpu, nv);
+    return page && V12_HAS(&nv->v, TPR_SHADOW) && V12_HAS(&nv->v, VIRTUALIZE_APIC) &&
+           !V12_HAS(&nv->v, VIRTUAL_INTR_DELIVERY) &&
+           (v12(nv, F(TPR_THRESHOLD)) & 15) > page[VTPR] >> 4;
+}
+
 static void end_of_interrupt(struct vcpu *vcpu)
 {
     bool lock = vlapic_eoi_is_level(vcpu->lapic);

@@ -226,6 +226,7 @@ enum exit_reason {
     R_EXCEPTION = 0,
     R_EXTINT = 1,
     R_TRIPLE_FAULT = 2,
+    R_INIT = 3,
     R_INTR_WINDOW = 7,
     R_NMI_WINDOW = 8,
     R_TASK_SWITCH = 9,
