@@ -102,8 +102,9 @@ enum ept02_result ept02_fault(struct ept02_cache *cache, struct ept02_fault *fau
 void ept02_prefill(struct ept02_cache *cache, ngpa_t ngpa, u64 qualification);
 
 // L1 executed INVEPT: single-context for `eptp12` (all trees with that root), or all-context. The
-// work is done when such a tree is wanted next. INVVPID concerns nothing here.
-void ept02_invept(struct ept02_cache *cache, u64 eptp12);
+// work is done when such a tree is wanted next. INVVPID concerns nothing here. True if there is a
+// tree for precisely that EPTP12.
+bool ept02_invept(struct ept02_cache *cache, u64 eptp12);
 void ept02_invept_all(struct ept02_cache *cache);
 
 // EPT01 changed: forgets everything.

@@ -251,32 +251,45 @@ enum guestpt_result guestpt_translate(const struct guest_paging *pg, u64 linear,
     return result;
 }
 
+// L0's pointer to the page at the address in `entry`, if it is in the first range of RAM.
+static inline const void *quick_page(const struct guest_mem *mem, u64 entry)
+{
+    u64 offset = (entry & PTE_ADDR) - mem->range[0].gpa.v;
+    return LIKELY(offset < mem->range[0].size) ? phys_ptr(HPA(mem->range[0].hpa.v + offset)) : NULL;
+}
+
+// Entries are judged at the end: wherever one points that is not present, only RAM is read.
 const u8 *guestpt_quick(const struct guest_mem *mem, u64 cr3, u64 efer, u64 linear, u64 len)
 {
-    const u64 plain = PTE_P | PTE_A, odd = efer & EFER_NXE ? 0 : PTE_XD;
-    u64 entry = cr3, all = 0;
+    const u64 odd = efer & EFER_NXE ? 0 : PTE_XD;
+    u64 entry = cr3, all = ~0ull, any = 0;
+    const u64 *table;
+    const u8 *page;
     if (linear % PAGE_SIZE + len > PAGE_SIZE)
         return NULL;
-    for (unsigned level = 4; level; level--) {
-        const u64 *table = guest_ptr(mem, GPA(entry & PTE_ADDR), PAGE_SIZE);
-        if (!table)
-            return NULL;
-        entry = __atomic_load_n(&table[linear >> (12 + 9 * (level - 1)) & 511], __ATOMIC_RELAXED);
-        if ((entry & (plain | odd)) != plain)
-            return NULL;
-        all |= ~entry; // bit PTE_US is set here once some level is for supervisors only
-        if (level == 2 && entry & PTE_PS) {
-            if (!(all & PTE_US) || entry & 0x1fe000)
-                return NULL;
-            return guest_ptr(mem, GPA((entry & PTE_ADDR & ~0x1fffffull) | (linear & 0x1fffff)),
-                             len);
-        }
-        if (level > 1 && entry & PTE_PS)
-            return NULL;
-    }
-    if (!(all & PTE_US))
+#define STEP(level)                                                                                \
+    if (UNLIKELY(!(table = quick_page(mem, entry))))                                               \
+        return NULL;                                                                               \
+    entry = __atomic_load_n(&table[linear >> (12 + 9 * (level - 1)) & 511], __ATOMIC_RELAXED);     \
+    all &= entry;                                                                                  \
+    any |= entry
+    STEP(4);
+    STEP(3);
+    if (UNLIKELY(any & PTE_PS))
         return NULL;
-    return guest_ptr(mem, GPA((entry & PTE_ADDR) | linear % PAGE_SIZE), len);
+    STEP(2);
+    if (entry & PTE_PS) {
+        if (UNLIKELY(entry & 0x1ff000)) // PAT, or reserved
+            return NULL;
+        entry |= linear & 0x1ff000;
+    } else {
+        STEP(1);
+    }
+#undef STEP
+    page = quick_page(mem, entry);
+    if (UNLIKELY(!page || (all & (PTE_P | PTE_A | PTE_US)) != (PTE_P | PTE_A) || any & odd))
+        return NULL;
+    return page + linear % PAGE_SIZE;
 }
 
 // One piece of an access that lies in one page, as L0 sees it.

@@ -48,9 +48,9 @@ enum guestpt_result guestpt_translate(const struct guest_paging *pg, u64 linear,
                                       gpa_t *gpa, struct guestpt_fault *fault);
 
 // The same for the commonest case, in a tenth of the instructions: a supervisor's read, in 4-level
-// paging, of `len` bytes within one page, all of whose entries are plain:
-// present, accessed, for supervisors, in RAM. Returns L0's pointer, or NULL where the long way has
-// to look.
+// paging, of `len` bytes within one page, all of whose entries are plain: present, accessed, for
+// supervisors, in the first range of RAM. Returns L0's pointer, or NULL where the long way has to
+// look.
 const u8 *guestpt_quick(const struct guest_mem *mem, u64 cr3, u64 efer, u64 linear, u64 len);
 
 // Copies between L0 and the guest's linear memory, across page boundaries. A write changes nothing

@@ -115,9 +115,12 @@ static bool give_memory(struct vm *vm, u64 size, struct frames *frames)
                    pool_base.v == HPA_NONE.v ? 0 : pool);
         return false;
     }
+    // The largest range first (guest_mem.h).
+    if (high > low)
+        add_range(&vm->mem, HIGH_RAM, above.v, high);
     add_range(&vm->mem, BIOS_AREA, base.v + BIOS_AREA, low - BIOS_AREA);
     add_range(&vm->mem, 0, base.v, VGA_HOLE);
-    if (high)
+    if (high && high <= low)
         add_range(&vm->mem, HIGH_RAM, above.v, high);
     pool_init(&vm->pool, pool_base, pool / PAGE_SIZE);
     return true;

@@ -29,10 +29,9 @@ static const char *const names[VF_COUNT] = {
 #undef FIELD
 };
 
-static const struct {
-    u8 merge, group;
-} rules[VF_COUNT] = {
-#define FIELD(name, encoding, exists, merge, group) {MERGE_##merge, GROUP_##group},
+const struct field_rule field_rules[VF_COUNT] = {
+#define FIELD(name, encoding, exists, merge, group)                                                \
+    {FIELD_MASK(encoding), 1u << GROUP_##group, GROUP_##group, MERGE_##merge},
 #include "vmx/field.def"
 #undef FIELD
 };
@@ -40,16 +39,6 @@ static const struct {
 const char *field_name(vmcs_field_t f)
 {
     return names[f.i];
-}
-
-enum field_merge field_merge(vmcs_field_t f)
-{
-    return rules[f.i].merge;
-}
-
-enum field_group field_group(vmcs_field_t f)
-{
-    return rules[f.i].group;
 }
 
 int field_from_encoding(u64 encoding, vmcs_field_t *field, bool *high)

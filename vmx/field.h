@@ -108,11 +108,32 @@ static inline bool field_read_only(vmcs_field_t f)
     return field_type(f) == FIELD_EXIT_INFO;
 }
 
-// The bits that a value of this field may have on a processor with 64-bit mode.
+#define FIELD_MASK(encoding)                                                                       \
+    ((encoding) >> 13 == WIDTH_16   ? 0xffffull                                                    \
+     : (encoding) >> 13 == WIDTH_32 ? 0xffffffffull                                                \
+                                    : ~0ull)
+
+// What else is to be known of a field whose name is not written in the source.
+struct field_rule {
+    u64 mask;   // the bits that a value may have on a processor with 64-bit mode
+    u32 groups; // the set of its group
+    u8 group, merge;
+};
+extern const struct field_rule field_rules[VF_COUNT];
+
 static inline u64 field_mask(vmcs_field_t f)
 {
-    enum field_width w = field_width(f);
-    return w == WIDTH_16 ? 0xffff : w == WIDTH_32 ? 0xffffffff : ~0ull;
+    return FIELD_MASK(vmcs_encoding[f.i]);
+}
+
+static inline enum field_group field_group(vmcs_field_t f)
+{
+    return field_rules[f.i].group;
+}
+
+static inline enum field_merge field_merge(vmcs_field_t f)
+{
+    return field_rules[f.i].merge;
 }
 
 // The field at index i < VF_COUNT: for loops over the table.
@@ -127,10 +148,8 @@ static inline bool field_same(vmcs_field_t a, vmcs_field_t b)
     return a.i == b.i;
 }
 
-// The other columns of the table.
+// Its name in the table.
 const char *field_name(vmcs_field_t f);
-enum field_merge field_merge(vmcs_field_t f);
-enum field_group field_group(vmcs_field_t f);
 
 // Which field an operand of VMREAD or VMWRITE names, and whether it names the high half (`*high`).
 // 0, or -1 when no processor has such a field: reserved bits set, or high access to a field that is

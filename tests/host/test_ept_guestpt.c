@@ -295,3 +295,48 @@ TEST(linear_addresses_wrap_at_4g)
     CHECK_EQ(guest_linear_read(&pg, 0xfffffffc, &back, 8, 0, &fault), GUESTPT_OK);
     CHECK_EQ(back, v);
 }
+
+// The short way finds the page that the long way finds, or nothing.
+static const u8 *quick(u64 linear, u64 len)
+{
+    static const u64 first = 0x10000;
+    phys_window = ram - first; // memory begins at the host's 0x10000
+    const struct guest_mem mem = {.range = {{GPA(0), HPA(first), PAGES * PAGE_SIZE}}, .count = 1};
+    return guestpt_quick(&mem, pg.cr3, pg.efer, linear, len);
+}
+
+TEST(the_short_way_agrees_with_the_long_way)
+{
+    const u64 flags[] = {BIT(0), BIT(1), BIT(2), BIT(5), BIT(6), BIT(7), BIT(12), BIT(63), BIT(40)};
+    unsigned found = 0, tries = 200000;
+    srand(1);
+    long_path();
+    for (unsigned i = 0; i < tries; i++) {
+        u64 linear = LINEAR + (unsigned)(rand() % 64) * 64;
+        for (unsigned level = 0; level < 4; level++) {
+            u64 entry = (level + 1) * PAGE_SIZE | 0x21 | (rand() % 4 ? 0 : 4);
+            if (level == 2 && rand() % 2)
+                entry = 0x80 | 0x21;
+            if (rand() % 8 == 0)
+                entry ^= flags[(unsigned)rand() % ARRAY_SIZE(flags)];
+            *e64(level, level + 1) = entry;
+        }
+        pg.efer = BIT(10) | BIT(8) | (rand() % 2 ? NXE : 0);
+        const u8 *p = quick(linear, 8);
+        bool accessed = true; // the long way sets the flag
+        for (unsigned level = 0; level < 4 && accessed; level++) {
+            accessed = *e64(level, level + 1) & 0x20;
+            if (level == 2 && *e64(level, level + 1) & 0x80)
+                break;
+        }
+        enum guestpt_result r = go(linear, 0);
+        if (!p)
+            continue;
+        found++;
+        CHECK(accessed);
+        CHECK_EQ(r, GUESTPT_OK);
+        CHECK_EQ(p - ram, fault.gpa.v);
+    }
+    CHECK(found > tries / 8);
+    CHECK(!quick((LINEAR & ~0xfffull) + PAGE_SIZE - 4, 8));
+}

@@ -95,7 +95,7 @@ static bool check(struct vcpu *vcpu, struct nvmcs *nv, vmx_result_t *r)
     if (UNLIKELY(nv->v.unchecked & (GROUP(HOST) | GROUP(EXIT))))
         vcpu->nested->host_loaded = NULL;
     if (UNLIKELY(store_is_stale(nv)))
-        store_sync_lazy(vcpu, nv);
+        store_sync_lazy(vcpu, nv, LAZY_ALL);
     struct entry_result e = check_entry(&nv->v, env, nv->v.unchecked);
     if (LIKELY(e.outcome == ENTRY_OK)) {
         nv->v.unchecked = 0;

@@ -11,11 +11,21 @@
 #define FEATURE_VMX     BIT(2)
 #define REVISION_SHADOW (1u << 31)
 
-// The instruction information of VMREAD and VMWRITE, whose common form is short enough to be read
-// without insn_info_decode(). SDM, "Information for VM Exits Due to Instruction Execution".
-#define INFO_IS_REG  BIT(10)
-#define INFO_REG1(i) ((i) >> 3 & 15)
-#define INFO_REG2(i) ((i) >> 28)
+// The instruction information, whose common forms are short enough to be read without
+// insn_info_decode(). SDM, "Information for VM Exits Due to Instruction Execution".
+#define INFO_IS_REG    BIT(10)
+#define INFO_ADDRESS   0x380u // its size
+#define INFO_ADDRESS_8 0x100u
+#define INFO_NO_INDEX  BIT(22)
+#define INFO_NO_BASE   BIT(27)
+#define INFO_REG1(i)   ((i) >> 3 & 15)
+#define INFO_SEG(i)    ((i) >> 15 & 7)
+#define INFO_BASE(i)   ((i) >> 23 & 15)
+#define INFO_REG2(i)   ((i) >> 28)
+
+#define CS_CONFORMING  BIT(2)
+#define CS_DPL         (3u << 5)
+#define CS_L           BIT(13)
 
 static vmx_result_t fault(struct vcpu *vcpu, u8 vector)
 {
@@ -45,27 +55,45 @@ static enum run_result finish_failed(struct vcpu *vcpu, vmx_result_t r)
     return RUN_RESUME;
 }
 
-static inline enum run_result finish(struct vcpu *vcpu, vmx_result_t r)
+static inline enum run_result succeed(struct vcpu *vcpu)
 {
-    if (UNLIKELY(r != VMX_SUCCEED))
-        return finish_failed(vcpu, r);
     u64 flags = vmread(F(GUEST_RFLAGS));
     if (flags & RFLAGS_ARITH)
         vmwrite(F(GUEST_RFLAGS), flags & ~RFLAGS_ARITH);
-    vcpu_skip(vcpu);
+    vcpu_skip_with(vcpu, flags);
     return RUN_RESUME;
 }
 
-// The checks that all of them but VMXON begin with.
-static inline bool may_execute(struct vcpu *vcpu, vmx_result_t *r)
+static inline enum run_result finish(struct vcpu *vcpu, vmx_result_t r)
 {
-    if (UNLIKELY(!vcpu->nested->vmxon))
+    return LIKELY(r == VMX_SUCCEED) ? succeed(vcpu) : finish_failed(vcpu, r);
+}
+
+// What executes VMX instructions all the time is 64-bit code at CPL 0, which is the DPL of a code
+// segment that is not conforming: IA32_EFER if L1 runs such code, else 0.
+static inline u64 in_plain_code(void)
+{
+    u64 efer = vmread(F(GUEST_EFER));
+    bool plain = (vmread(F(GUEST_CS_AR)) & (CS_L | CS_DPL | CS_CONFORMING)) == CS_L;
+    return LIKELY(plain && efer & EFER_LMA) ? efer : 0;
+}
+
+static NOINLINE bool may_execute_otherwise(struct vcpu *vcpu, vmx_result_t *r)
+{
+    if (!vcpu->nested->vmxon)
         *r = fault(vcpu, VEC_UD);
-    else if (UNLIKELY(vcpu_cpl() != 0))
+    else if (vcpu_cpl() != 0)
         *r = fault(vcpu, VEC_GP);
     else
         return true;
     return false;
+}
+
+// The checks that all of them but VMXON begin with. `*plain` is in_plain_code().
+static inline bool may_execute(struct vcpu *vcpu, u64 *plain, vmx_result_t *r)
+{
+    *plain = in_plain_code();
+    return LIKELY(*plain && vcpu->nested->vmxon) || may_execute_otherwise(vcpu, r);
 }
 
 // The linear address of the memory operand. False: `r` is the fault.
@@ -83,12 +111,19 @@ static bool operand_address(struct vcpu *vcpu, const struct insn_info *info, uns
     return false;
 }
 
-static bool read_operand(struct vcpu *vcpu, const struct insn_info *info, void *to, unsigned size,
-                         vmx_result_t *r)
+static void decode(enum info_format format, struct insn_info *info)
+{
+    insn_info_decode(format, (u32)vmread(F(EXIT_INSTR_INFO)), vmread(F(EXIT_QUALIFICATION)), info);
+}
+
+static NOINLINE bool read_operand_otherwise(struct vcpu *vcpu, enum info_format format, void *to,
+                                            unsigned size, vmx_result_t *r)
 {
     u64 linear;
     struct guest_fault f;
-    if (!operand_address(vcpu, info, size, MEM_READ, &linear, r))
+    struct insn_info info;
+    decode(format, &info);
+    if (!operand_address(vcpu, &info, size, MEM_READ, &linear, r))
         return false;
     if (vcpu_linear_read(vcpu, linear, to, size, &f))
         return true;
@@ -111,17 +146,37 @@ static bool write_operand(struct vcpu *vcpu, const struct insn_info *info, const
     return false;
 }
 
-static void decode(enum info_format format, struct insn_info *info)
+// L0's pointer to the memory operand of plain code, if its address is a base plus a displacement
+// and it lies in a page that guestpt_quick() knows. NULL: look closer.
+static const void *quick_operand(struct vcpu *vcpu, u64 efer, u32 info, unsigned size)
 {
-    insn_info_decode(format, (u32)vmread(F(EXIT_INSTR_INFO)), vmread(F(EXIT_QUALIFICATION)), info);
+    u64 linear = vmread(F(EXIT_QUALIFICATION));
+    if ((info & (INFO_NO_INDEX | INFO_ADDRESS)) != (INFO_NO_INDEX | INFO_ADDRESS_8) ||
+        INFO_SEG(info) >= SEG_FS)
+        return NULL;
+    if (!(info & INFO_NO_BASE))
+        linear += vcpu_gpr(vcpu, INFO_BASE(info));
+    if (!canonical_48(linear))
+        return NULL;
+    return guestpt_quick(&vcpu->vm->mem, vmread(F(GUEST_CR3)), efer, linear, size);
+}
+
+// The memory operand, of `size` bytes: a constant. `plain` is in_plain_code().
+static inline bool read_operand(struct vcpu *vcpu, enum info_format format, u64 plain, u32 info,
+                                void *to, unsigned size, vmx_result_t *r)
+{
+    const void *from = LIKELY(plain) ? quick_operand(vcpu, plain, info, size) : NULL;
+    if (UNLIKELY(!from))
+        return read_operand_otherwise(vcpu, format, to, size, r);
+    __builtin_memcpy(to, from, size);
+    return true;
 }
 
 // The 64-bit pointer that VMXON, VMCLEAR and VMPTRLD take.
-static bool read_pointer(struct vcpu *vcpu, gpa_t *pointer, vmx_result_t *r)
+static bool read_pointer(struct vcpu *vcpu, u64 plain, gpa_t *pointer, vmx_result_t *r)
 {
-    struct insn_info info;
-    decode(INFO_REGION, &info);
-    return read_operand(vcpu, &info, &pointer->v, 8, r);
+    u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
+    return read_operand(vcpu, INFO_REGION, plain, info, &pointer->v, 8, r);
 }
 
 static bool pointer_ok(const struct vcpu *vcpu, gpa_t p)
@@ -171,7 +226,7 @@ static vmx_result_t vmxon(struct vcpu *vcpu)
         (cr4 & c->cr4_fixed0) != c->cr4_fixed0 || cr4 & ~c->cr4_fixed1 ||
         (vcpu->feature_control & need) != need)
         return fault(vcpu, VEC_GP);
-    if (!read_pointer(vcpu, &region, &r))
+    if (!read_pointer(vcpu, in_plain_code(), &region, &r))
         return r;
     if (!pointer_ok(vcpu, region) || region_revision(vcpu, region) != NESTED_VMCS_REVISION)
         return VMX_FAIL_INVALID;
@@ -190,19 +245,20 @@ enum run_result nested_vmxon(struct vcpu *vcpu)
 enum run_result nested_vmxoff(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    if (!may_execute(vcpu, &r))
+    u64 plain;
+    if (!may_execute(vcpu, &plain, &r))
         return finish(vcpu, r);
     set_current(vcpu, NULL);
     vcpu->nested->vmxon = false;
     return finish(vcpu, VMX_SUCCEED);
 }
 
-static vmx_result_t vmclear(struct vcpu *vcpu)
+static vmx_result_t vmclear(struct vcpu *vcpu, u64 plain)
 {
     struct nested *n = vcpu->nested;
     vmx_result_t r;
     gpa_t region;
-    if (!read_pointer(vcpu, &region, &r))
+    if (!read_pointer(vcpu, plain, &region, &r))
         return r;
     if (!pointer_ok(vcpu, region))
         return fail(vcpu, VMX_ERR_VMCLEAR_ADDRESS);
@@ -225,15 +281,16 @@ static vmx_result_t vmclear(struct vcpu *vcpu)
 enum run_result nested_vmclear(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    return finish(vcpu, may_execute(vcpu, &r) ? vmclear(vcpu) : r);
+    u64 plain;
+    return finish(vcpu, may_execute(vcpu, &plain, &r) ? vmclear(vcpu, plain) : r);
 }
 
-static vmx_result_t vmptrld(struct vcpu *vcpu)
+static vmx_result_t vmptrld(struct vcpu *vcpu, u64 plain)
 {
     struct nested *n = vcpu->nested;
     vmx_result_t r;
     gpa_t region;
-    if (!read_pointer(vcpu, &region, &r))
+    if (!read_pointer(vcpu, plain, &region, &r))
         return r;
     if (!pointer_ok(vcpu, region))
         return fail(vcpu, VMX_ERR_VMPTRLD_ADDRESS);
@@ -258,14 +315,16 @@ static vmx_result_t vmptrld(struct vcpu *vcpu)
 enum run_result nested_vmptrld(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    return finish(vcpu, may_execute(vcpu, &r) ? vmptrld(vcpu) : r);
+    u64 plain;
+    return finish(vcpu, may_execute(vcpu, &plain, &r) ? vmptrld(vcpu, plain) : r);
 }
 
 enum run_result nested_vmptrst(struct vcpu *vcpu)
 {
     vmx_result_t r;
     struct insn_info info;
-    if (!may_execute(vcpu, &r))
+    u64 plain;
+    if (!may_execute(vcpu, &plain, &r))
         return finish(vcpu, r);
     struct nvmcs *nv = vcpu->nested->current;
     u64 pointer = nv ? nv->gpa.v : VMCS_NONE.v;
@@ -273,22 +332,24 @@ enum run_result nested_vmptrst(struct vcpu *vcpu)
     return finish(vcpu, write_operand(vcpu, &info, &pointer, 8, &r) ? VMX_SUCCEED : r);
 }
 
-// The field that an operand of VMREAD or VMWRITE names, if L1's processor has it. The map answers
-// for whole fields.
-static inline bool find_field(struct vcpu *vcpu, u64 encoding, vmcs_field_t *f, bool *high)
+static bool in_64bit_code(void)
 {
-    const struct nested *n = vcpu->nested;
-    if (LIKELY(encoding < FIELD_MAP && n->field_map[encoding])) {
-        f->i = (u8)(n->field_map[encoding] - 1);
-        *high = false;
-        return true;
-    }
+    return vmread(F(GUEST_CS_AR)) & CS_L && vmread(F(GUEST_EFER)) & EFER_LMA;
+}
+
+// The field that an operand of VMREAD or VMWRITE names, if L1's processor has it.
+static bool find_field(struct vcpu *vcpu, u64 encoding, vmcs_field_t *f, bool *high)
+{
     return !field_from_encoding(encoding, f, high) && vcpu->nested->exists[f->i];
 }
 
-static bool in_64bit_code(void)
+// The same for a whole field. `care`: the reasons to look closer.
+static inline bool quick_field(const struct nested *n, u64 encoding, unsigned care, vmcs_field_t *f)
 {
-    return vmread(F(GUEST_CS_AR)) & BIT(13) && vmread(F(GUEST_EFER)) & EFER_LMA;
+    if (UNLIKELY(encoding >= FIELD_MAP || n->field_map[encoding] == NO_FIELD))
+        return false;
+    f->i = n->field_map[encoding];
+    return LIKELY(!(n->care[f->i] & care));
 }
 
 static vmx_result_t do_vmread(struct vcpu *vcpu)
@@ -300,27 +361,36 @@ static vmx_result_t do_vmread(struct vcpu *vcpu)
     bool high, wide = in_64bit_code();
     if (!nv)
         return VMX_FAIL_INVALID;
-    u32 raw = (u32)vmread(F(EXIT_INSTR_INFO));
-    u64 encoding = vcpu_gpr(vcpu, INFO_REG2(raw));
+    decode(INFO_VMCS_FIELD, &info);
+    u64 encoding = vcpu_gpr(vcpu, info.reg2);
     if (!find_field(vcpu, wide ? encoding : (u32)encoding, &f, &high))
         return fail(vcpu, VMX_ERR_NO_FIELD);
-    if (nv->lazy && vcpu->nested->is_lazy[f.i])
-        store_sync_lazy(vcpu, nv);
-    u64 value = v12(nv, f);
-    if (UNLIKELY(high || !wide))
-        value = field_part(f, high, wide, value);
-    if (LIKELY(raw & INFO_IS_REG)) {
-        vcpu_set_gpr(vcpu, INFO_REG1(raw), value);
-        return VMX_SUCCEED;
-    }
-    decode(INFO_VMCS_FIELD, &info);
-    return write_operand(vcpu, &info, &value, wide ? 8 : 4, &r) ? VMX_SUCCEED : r;
+    store_sync_lazy(vcpu, nv, vcpu->nested->care[f.i]);
+    u64 value = field_part(f, high, wide, v12(nv, f));
+    if (!info.is_reg)
+        return write_operand(vcpu, &info, &value, wide ? 8 : 4, &r) ? VMX_SUCCEED : r;
+    vcpu_set_gpr(vcpu, info.reg1, value);
+    return VMX_SUCCEED;
 }
 
-enum run_result nested_vmread(struct vcpu *vcpu)
+static NOINLINE enum run_result vmread_otherwise(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    return finish(vcpu, may_execute(vcpu, &r) ? do_vmread(vcpu) : r);
+    u64 plain;
+    return finish(vcpu, may_execute(vcpu, &plain, &r) ? do_vmread(vcpu) : r);
+}
+
+// There is a current VMCS in VMX operation only.
+enum run_result nested_vmread(struct vcpu *vcpu)
+{
+    struct nvmcs *nv = vcpu->nested->current;
+    u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
+    vmcs_field_t f;
+    if (UNLIKELY(!nv || !(info & INFO_IS_REG) || !in_plain_code() ||
+                 !quick_field(vcpu->nested, vcpu_gpr(vcpu, INFO_REG2(info)), nv->lazy, &f)))
+        return vmread_otherwise(vcpu);
+    vcpu_set_gpr(vcpu, INFO_REG1(info), v12(nv, f));
+    return succeed(vcpu);
 }
 
 static vmx_result_t do_vmwrite(struct vcpu *vcpu)
@@ -333,33 +403,42 @@ static vmx_result_t do_vmwrite(struct vcpu *vcpu)
     u64 value = 0;
     if (!nv)
         return VMX_FAIL_INVALID;
-    u32 raw = (u32)vmread(F(EXIT_INSTR_INFO));
-    if (LIKELY(raw & INFO_IS_REG)) {
-        value = vcpu_gpr(vcpu, INFO_REG1(raw));
-    } else {
-        decode(INFO_VMCS_FIELD, &info);
-        if (!read_operand(vcpu, &info, &value, wide ? 8 : 4, &r))
-            return r;
-    }
-    u64 encoding = vcpu_gpr(vcpu, INFO_REG2(raw));
+    decode(INFO_VMCS_FIELD, &info);
+    if (info.is_reg)
+        value = vcpu_gpr(vcpu, info.reg1);
+    else if (!read_operand_otherwise(vcpu, INFO_VMCS_FIELD, &value, wide ? 8 : 4, &r))
+        return r;
+    u64 encoding = vcpu_gpr(vcpu, info.reg2);
     if (!find_field(vcpu, wide ? encoding : (u32)encoding, &f, &high))
         return fail(vcpu, VMX_ERR_NO_FIELD);
-    if (field_read_only(f) && !(vcpu->vm->caps.misc & MISC_VMWRITE_ANY))
+    unsigned care = vcpu->nested->care[f.i];
+    if (care & CARE_READ_ONLY)
         return fail(vcpu, VMX_ERR_READ_ONLY);
-    if (nv->lazy && vcpu->nested->is_lazy[f.i])
-        store_sync_lazy(vcpu, nv);
-    if (UNLIKELY(high || !wide))
-        value = field_update(f, high, wide, v12(nv, f), value);
-    v12_set(&nv->v, f, value);
-    if (vcpu->nested->in_shadow[f.i])
+    store_sync_lazy(vcpu, nv, care);
+    v12_set(&nv->v, f, field_update(f, high, wide, v12(nv, f), value));
+    if (care & CARE_SHADOW)
         shadow_update(vcpu, nv, f);
     return VMX_SUCCEED;
 }
 
-enum run_result nested_vmwrite(struct vcpu *vcpu)
+static NOINLINE enum run_result vmwrite_otherwise(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    return finish(vcpu, may_execute(vcpu, &r) ? do_vmwrite(vcpu) : r);
+    u64 plain;
+    return finish(vcpu, may_execute(vcpu, &plain, &r) ? do_vmwrite(vcpu) : r);
+}
+
+enum run_result nested_vmwrite(struct vcpu *vcpu)
+{
+    struct nvmcs *nv = vcpu->nested->current;
+    u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
+    vmcs_field_t f;
+    if (UNLIKELY(!nv || !(info & INFO_IS_REG) || !in_plain_code() ||
+                 !quick_field(vcpu->nested, vcpu_gpr(vcpu, INFO_REG2(info)),
+                              nv->lazy | CARE_SHADOW | CARE_READ_ONLY, &f)))
+        return vmwrite_otherwise(vcpu);
+    v12_set(&nv->v, f, vcpu_gpr(vcpu, INFO_REG1(info)));
+    return succeed(vcpu);
 }
 
 // VMRESUME is for a VMCS that is launched, VMLAUNCH for one that is not.
@@ -367,7 +446,8 @@ static vmx_result_t launch(struct vcpu *vcpu, bool launched)
 {
     struct nvmcs *nv = vcpu->nested->current;
     vmx_result_t r;
-    if (!may_execute(vcpu, &r))
+    u64 plain;
+    if (!may_execute(vcpu, &plain, &r))
         return r;
     if (!nv || nv->is_shadow)
         return VMX_FAIL_INVALID;
@@ -409,27 +489,27 @@ struct descriptor {
     u64 first, second;
 };
 
-static bool read_invalidation(struct vcpu *vcpu, u64 *type, struct descriptor *d, vmx_result_t *r)
+static inline bool read_invalidation(struct vcpu *vcpu, u64 plain, u64 *type, struct descriptor *d,
+                                     vmx_result_t *r)
 {
-    struct insn_info info;
-    decode(INFO_INVALIDATE, &info);
-    *type = vcpu_gpr(vcpu, info.reg2);
-    if (!in_64bit_code())
-        *type = (u32)*type;
-    return read_operand(vcpu, &info, d, sizeof(*d), r);
+    u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
+    u64 reg = vcpu_gpr(vcpu, INFO_REG2(info));
+    *type = LIKELY(plain) || in_64bit_code() ? reg : (u32)reg;
+    return read_operand(vcpu, INFO_INVALIDATE, plain, info, d, sizeof(*d), r);
 }
 
-static vmx_result_t invept(struct vcpu *vcpu)
+static vmx_result_t invept(struct vcpu *vcpu, u64 plain)
 {
     u64 caps = vcpu->vm->caps.ept_vpid, type;
     struct descriptor d;
     vmx_result_t r;
-    if (!read_invalidation(vcpu, &type, &d, &r))
+    if (!read_invalidation(vcpu, plain, &type, &d, &r))
         return r;
     if (type == INVEPT_SINGLE && caps & EPT_CAP_INVEPT_SINGLE) {
-        if (!check_eptp(&vcpu->nested->env, d.first))
+        // An EPTP that has a tree is in order.
+        if (!ept02_invept(&vcpu->nested->ept02, d.first) &&
+            !check_eptp(&vcpu->nested->env, d.first))
             return fail(vcpu, VMX_ERR_INVALIDATION);
-        ept02_invept(&vcpu->nested->ept02, d.first);
     } else if (type == INVEPT_ALL && caps & EPT_CAP_INVEPT_ALL) {
         ept02_invept_all(&vcpu->nested->ept02);
     } else {
@@ -441,9 +521,10 @@ static vmx_result_t invept(struct vcpu *vcpu)
 enum run_result nested_invept(struct vcpu *vcpu)
 {
     vmx_result_t r;
+    u64 plain;
     if (!CAP_HAS(&vcpu->vm->caps, EPT))
         return finish(vcpu, fault(vcpu, VEC_UD));
-    return finish(vcpu, may_execute(vcpu, &r) ? invept(vcpu) : r);
+    return finish(vcpu, may_execute(vcpu, &plain, &r) ? invept(vcpu, plain) : r);
 }
 
 // Whatever the type, L2's own TLB tag loses all: a VPID of L1 names the vmcs02s that use it.
@@ -457,12 +538,12 @@ static void flush_vpid12(struct vcpu *vcpu, u16 vpid12, bool all)
     }
 }
 
-static vmx_result_t invvpid(struct vcpu *vcpu)
+static vmx_result_t invvpid(struct vcpu *vcpu, u64 plain)
 {
     u64 caps = vcpu->vm->caps.ept_vpid, type;
     struct descriptor d;
     vmx_result_t r;
-    if (!read_invalidation(vcpu, &type, &d, &r))
+    if (!read_invalidation(vcpu, plain, &type, &d, &r))
         return r;
     if (type > INVVPID_SINGLE_BUT_GLOBAL || !(caps >> (40 + type) & 1) || d.first >> 16)
         return fail(vcpu, VMX_ERR_INVALIDATION);
@@ -477,7 +558,8 @@ static vmx_result_t invvpid(struct vcpu *vcpu)
 enum run_result nested_invvpid(struct vcpu *vcpu)
 {
     vmx_result_t r;
+    u64 plain;
     if (!CAP_HAS(&vcpu->vm->caps, VPID))
         return finish(vcpu, fault(vcpu, VEC_UD));
-    return finish(vcpu, may_execute(vcpu, &r) ? invvpid(vcpu) : r);
+    return finish(vcpu, may_execute(vcpu, &plain, &r) ? invvpid(vcpu, plain) : r);
 }

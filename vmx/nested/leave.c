@@ -41,7 +41,7 @@ static void save_hot_state(struct vcpu *vcpu, struct nvmcs *nv)
         nv->lma_touched = false;
         v12_save(&nv->v, F(ENTRY_CTRL), entry | (vmread(F(ENTRY_CTRL)) & CTL_ENTRY_IA32E_GUEST));
     }
-    nv->lazy = true;
+    nv->lazy = LAZY_ALL;
 }
 
 static void save_timer(struct vcpu *vcpu, struct nvmcs *nv)

@@ -14,7 +14,7 @@ static u64 get(struct vcpu *vcpu, const struct linked *l, vmcs_field_t f)
 {
     if (!l->nv)
         return __atomic_load_n(&l->region->f[f.i], __ATOMIC_RELAXED) & field_mask(f);
-    store_sync_lazy(vcpu, l->nv);
+    store_sync_lazy(vcpu, l->nv, vcpu->nested->care[f.i]);
     return v12(l->nv, f);
 }
 

@@ -29,7 +29,7 @@ bool shadow_init(struct vcpu *vcpu)
     for (unsigned i = 0; i < SHADOW_COUNT; i++) {
         if (!vcpu->nested->exists[fields[i].f.i])
             continue;
-        vcpu->nested->in_shadow[fields[i].f.i] = true;
+        vcpu->nested->care[fields[i].f.i] |= CARE_SHADOW;
         bitmap_put(r, field_encoding(fields[i].f), false);
         if (fields[i].access == RW)
             bitmap_put(w, field_encoding(fields[i].f), false);

@@ -25,7 +25,7 @@ void shadow_enable(struct vcpu *vcpu);
 // vmcs01 (current) shows `nv`, or no VMCS, to VMREAD and VMWRITE of L1.
 void shadow_attach(struct vcpu *vcpu, struct nvmcs *nv);
 
-// A VMWRITE that trapped changed `f`, one of n->in_shadow: its copy follows. vmcs01 is current.
+// A VMWRITE that trapped changed `f`, which has CARE_SHADOW: its copy follows. vmcs01 is current.
 void shadow_update(struct vcpu *vcpu, struct nvmcs *nv, vmcs_field_t f);
 
 // Takes over what L1 wrote (`all`: even what only counts together with an event), and shows L1 what

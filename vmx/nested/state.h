@@ -27,11 +27,20 @@
 #define VMCS_NONE                   GPA(~0ull)
 
 #define FIELD_MAP                   0x7000 // above the last encoding
+#define NO_FIELD                    0xff
 
 // State of L1 that a VM entry without the "load" controls passes on to L2.
 struct l1_state {
     u64 dr7, debugctl, pat, efer;
 };
+
+// What VMREAD and VMWRITE of a field have to look after: guest state that may be in vmcs02 only,
+// in parts that L1 seldom wants together, and copies in the shadow VMCS.
+#define LAZY_SEGMENTS  BIT(0)
+#define LAZY_REST      BIT(1)
+#define LAZY_ALL       (LAZY_SEGMENTS | LAZY_REST)
+#define CARE_SHADOW    BIT(2)
+#define CARE_READ_ONLY BIT(3) // VMWRITE fails
 
 // Some fields, for loops over a part of the table.
 struct field_list {
@@ -51,7 +60,7 @@ struct nvmcs {
     u8 *l1_vmread, *l1_vmwrite;
     bool x2apic_open;         // the MSR bitmap opens x2APIC MSRs
     bool is_shadow;           // L1's indicator of a shadow VMCS
-    bool lazy;                // guest state that is not kept up to date is in vmcs02 only
+    u8 lazy;                  // LAZY_ bits: guest state that is in vmcs02 only
     bool lma_touched;         // L2 wrote EFER since the last exit
     bool msrs_touched;        // L2 wrote EFER or PAT since the last entry
     bool dr7_open;            // L2 can change DR7 without an exit
@@ -98,14 +107,14 @@ struct nested {
     struct ept02_cache ept02;
     hpa_t vmread_bitmap, vmwrite_bitmap;
     hpa_t no_page;           // stands in where L1 names memory that it does not have
-    u8 field_map[FIELD_MAP]; // by encoding: index + 1 of a field that L1's processor has, or 0
+    u8 field_map[FIELD_MAP]; // by encoding: a field that L1's processor has, or NO_FIELD
+    u8 care[VF_COUNT];       // LAZY_ and CARE_ bits
     bool exists[VF_COUNT];   // fields that L1's processor has
     struct field_list copy_segments, copy_tables, copy_msrs; // MERGE_COPY fields of these groups
-    struct field_list lazy, lazy_if; // see store_sync_lazy(); the latter only on conditions
-    bool is_lazy[VF_COUNT];          // store_sync_lazy() comes before an access of L1
-    bool in_shadow[VF_COUNT];        // the shadow VMCS has a copy
-    struct denied denied;            // while vcpu->event.denied
-    u64 l1_pat;                      // of L1 as vmcs01 holds it, if host_loaded
+    struct field_list lazy_segments, lazy_rest; // see store_sync_lazy(); lazy_rest without
+    struct field_list lazy_if;                  // these, which an exit saves on conditions
+    struct denied denied;                       // while vcpu->event.denied
+    u64 l1_pat;                                 // of L1 as vmcs01 holds it, if host_loaded
 };
 
 // --- store.c ---
@@ -118,8 +127,8 @@ struct nvmcs *store_find(struct vcpu *vcpu, gpa_t region);
 // VMCLEAR of an active one: its state goes to L1's memory and its pages to the pool.
 void store_clear(struct vcpu *vcpu, struct nvmcs *nv, bool launch_state_clear);
 
-// Makes the guest state in vmcs12 complete where part of it is in vmcs02 only.
-void store_sync_lazy(struct vcpu *vcpu, struct nvmcs *nv);
+// Makes the guest state in vmcs12 complete where `parts` (LAZY_ bits) of it are in vmcs02 only.
+void store_sync_lazy(struct vcpu *vcpu, struct nvmcs *nv, unsigned parts);
 
 // Whether checks or merge of what L1 changed look at guest state that is in vmcs02 only.
 bool store_is_stale(const struct nvmcs *nv);

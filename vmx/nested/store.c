@@ -12,20 +12,22 @@
 #define EPT02_PAGES_SHARE 2            // of 3 parts of the pool
 
 // What is read of vmcs02 only when L1 asks for it: guest state that exits leave alone.
-static bool belongs_lazy(vmcs_field_t f)
+static u8 lazy_part(vmcs_field_t f)
 {
     if (field_type(f) != FIELD_GUEST)
-        return false;
+        return 0;
     switch (field_group(f)) {
     case GROUP_SEGMENTS:
-        return !field_same(f, F(GUEST_CS_AR)) && !field_same(f, F(GUEST_SS_AR));
+        return field_same(f, F(GUEST_CS_AR)) || field_same(f, F(GUEST_SS_AR)) ? 0 : LAZY_SEGMENTS;
     case GROUP_TABLES:
     case GROUP_DEBUG:
     case GROUP_MSRS:
     case GROUP_PDPTES:
-        return true;
+        return LAZY_REST;
     default:
-        return field_same(f, F(GUEST_PENDING_DEBUG)) || field_same(f, F(GUEST_INTR_STATUS));
+        return field_same(f, F(GUEST_PENDING_DEBUG)) || field_same(f, F(GUEST_INTR_STATUS))
+                   ? LAZY_REST
+                   : 0;
     }
 }
 
@@ -67,19 +69,29 @@ static bool is_saved(const struct vcpu *vcpu, const struct nvmcs *nv, vmcs_field
     return field_group(f) == GROUP_PDPTES && nv->vmcs02_eptp != ept_eptp(&vcpu->vm->ept01);
 }
 
-void store_sync_lazy(struct vcpu *vcpu, struct nvmcs *nv)
+static void read_fields(struct nvmcs *nv, const struct field_list *list)
 {
+    for (unsigned i = 0; i < list->count; i++)
+        nv->v.f[list->f[i].i] = vmread(list->f[i]);
+}
+
+void store_sync_lazy(struct vcpu *vcpu, struct nvmcs *nv, unsigned parts)
+{
+    const struct nested *n = vcpu->nested;
     struct vmcs *running = vcpu->vmcs;
-    const struct field_list *always = &vcpu->nested->lazy, *some = &vcpu->nested->lazy_if;
-    if (!nv->lazy)
+    parts &= nv->lazy;
+    if (!parts)
         return;
-    nv->lazy = false;
+    nv->lazy &= (u8)~parts;
     vmcs_load(&nv->vmcs02);
-    for (unsigned i = 0; i < always->count; i++)
-        nv->v.f[always->f[i].i] = vmread(always->f[i]);
-    for (unsigned i = 0; i < some->count; i++)
-        if (is_saved(vcpu, nv, some->f[i]))
-            nv->v.f[some->f[i].i] = vmread(some->f[i]);
+    if (parts & LAZY_SEGMENTS)
+        read_fields(nv, &n->lazy_segments);
+    if (parts & LAZY_REST) {
+        read_fields(nv, &n->lazy_rest);
+        for (unsigned i = 0; i < n->lazy_if.count; i++)
+            if (is_saved(vcpu, nv, n->lazy_if.f[i]))
+                nv->v.f[n->lazy_if.f[i].i] = vmread(n->lazy_if.f[i]);
+    }
     vmcs_load(running);
 }
 
@@ -105,7 +117,7 @@ static void release(struct vcpu *vcpu, struct nvmcs *nv)
 void store_clear(struct vcpu *vcpu, struct nvmcs *nv, bool launch_state_clear)
 {
     struct nested *n = vcpu->nested;
-    store_sync_lazy(vcpu, nv);
+    store_sync_lazy(vcpu, nv, LAZY_ALL);
     if (launch_state_clear)
         nv->v.launched = false;
     write_back(vcpu, nv);
@@ -228,15 +240,20 @@ static void list_fields(struct field_list *list, enum field_group g)
             list->f[list->count++] = field_at(i);
 }
 
-static void list_lazy(struct nested *n)
+// What L1's accesses to a field have to look after, and which fields they are.
+static void list_care(struct nested *n, bool read_only)
 {
     for (unsigned i = 0; i < VF_COUNT; i++) {
-        n->is_lazy[i] = n->exists[i] && belongs_lazy(field_at(i));
-        struct field_list *list = is_conditional(field_at(i)) ? &n->lazy_if : &n->lazy;
-        if (n->is_lazy[i] && !field_same(field_at(i), F(GUEST_PERF_GLOBAL_CTRL)))
-            list->f[list->count++] = field_at(i);
+        vmcs_field_t f = field_at(i);
+        u8 part = n->exists[i] ? lazy_part(f) : 0;
+        struct field_list *list = is_conditional(f)       ? &n->lazy_if
+                                  : part == LAZY_SEGMENTS ? &n->lazy_segments
+                                                          : &n->lazy_rest;
+        if (part && !field_same(f, F(GUEST_PERF_GLOBAL_CTRL)))
+            list->f[list->count++] = f;
+        n->care[i] = (u8)(part | (read_only && field_read_only(f) ? CARE_READ_ONLY : 0));
     }
-    n->is_lazy[VF_EXIT_CTRL] = true; // the controls of the exit say what it saved
+    n->care[VF_EXIT_CTRL] |= LAZY_REST; // the controls of the exit say what it saved
 }
 
 static void invept_now(void *ctx, u64 eptp)
@@ -291,13 +308,14 @@ bool nested_init(struct vcpu *vcpu)
     list_init(&n->parked);
     for (unsigned i = 0; i < VF_COUNT; i++)
         n->exists[i] = field_exists(field_at(i), &vcpu->vm->caps);
+    memset(n->field_map, NO_FIELD, sizeof(n->field_map));
     for (unsigned i = 0; i < VF_COUNT; i++)
         if (n->exists[i])
-            n->field_map[field_encoding(field_at(i))] = (u8)(i + 1);
+            n->field_map[field_encoding(field_at(i))] = (u8)i;
     list_fields(&n->copy_segments, GROUP_SEGMENTS);
     list_fields(&n->copy_tables, GROUP_TABLES);
     list_fields(&n->copy_msrs, GROUP_MSRS);
-    list_lazy(n);
+    list_care(n, !(vcpu->vm->caps.misc & MISC_VMWRITE_ANY));
     init_env(vcpu);
     void *no_page = pool_page(&vcpu->vm->pool);
     if (!no_page)

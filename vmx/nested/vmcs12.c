@@ -1,21 +1,6 @@
 #include "vmx/nested/vmcs12.h"
 
 #include "libc/string.h"
-#include "libc/x86.h"
-
-void v12_set(struct vmcs12 *v, vmcs_field_t f, u64 value)
-{
-    value &= field_mask(f);
-    u64 changed = v->f[f.i] ^ value;
-    if (!changed)
-        return;
-    v->f[f.i] = value;
-    // Virtual-8086 mode has rules of its own for segments; no other flag concerns them.
-    if (UNLIKELY(field_same(f, F(GUEST_RFLAGS)) && changed & RFLAGS_VM))
-        v->unchecked |= GROUP(SEGMENTS);
-    v->unchecked |= 1u << field_group(f);
-    v->unmerged |= 1u << field_group(f);
-}
 
 void v12_from_region(struct vmcs12 *v, const struct vmcs12_region *region)
 {

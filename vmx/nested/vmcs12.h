@@ -2,6 +2,7 @@
 // vmcs12: the VMCS that L1 wrote for its L2, in L0's memory from VMPTRLD to VMCLEAR, and its form
 // in the VMCS region of L1, which is Nestor's own (NESTED_VMCS_REVISION).
 
+#include "libc/x86.h"
 #include "vmx/control.h"
 #include "vmx/field.h"
 
@@ -30,7 +31,19 @@ static inline u64 v12_get(const struct vmcs12 *v, vmcs_field_t f)
 }
 
 // Writes a field as L1 does: a change makes the field's group to be checked and merged again.
-void v12_set(struct vmcs12 *v, vmcs_field_t f, u64 value);
+static inline void v12_set(struct vmcs12 *v, vmcs_field_t f, u64 value)
+{
+    const struct field_rule *rule = &field_rules[f.i];
+    u64 changed = v->f[f.i] ^ (value & rule->mask);
+    if (!changed)
+        return;
+    v->f[f.i] ^= changed;
+    v->unchecked |= rule->groups;
+    v->unmerged |= rule->groups;
+    // Virtual-8086 mode has rules of its own for segments; no other flag concerns them.
+    if (UNLIKELY(field_same(f, F(GUEST_RFLAGS)) && changed & RFLAGS_VM))
+        v->unchecked |= GROUP(SEGMENTS);
+}
 
 // Writes a field with what the processor holds already (state of L2 saved at an exit, exit
 // information): nothing has to be checked or merged.
