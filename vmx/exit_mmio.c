@@ -17,7 +17,8 @@
 static void device_access(struct vcpu *vcpu, gpa_t gpa, unsigned size, bool write, u64 *value)
 {
     struct machine *m = &vcpu->vm->machine;
-    bool lock = !machine_is_lapic(m, vcpu->id, gpa) || vlapic_eoi_is_level(vcpu->lapic);
+    bool eoi = write && gpa.v % PAGE_SIZE == VLAPIC_EOI;
+    bool lock = !machine_is_lapic(m, vcpu->id, gpa) || (eoi && vlapic_eoi_is_level(vcpu->lapic));
     if (lock)
         spin_lock(&vcpu->vm->device_lock);
     if (write)

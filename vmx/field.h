@@ -47,7 +47,7 @@ enum field_group {
     GROUP_BITMAPS,
     GROUP_MSR_LISTS,
     GROUP_APIC,
-    GROUP_TPR,
+    GROUP_TPR, // and what else changes with interrupts of L2
     GROUP_EPT,
     GROUP_VPID,
     GROUP_TSC,

@@ -93,7 +93,7 @@ static bool read_apic(struct vcpu *vcpu, u32 msr, u64 *v)
 
 static bool write_apic(struct vcpu *vcpu, u32 msr, u64 v)
 {
-    bool lock = vlapic_eoi_is_level(vcpu->lapic);
+    bool lock = msr == VLAPIC_MSR_X2APIC + VLAPIC_EOI / 16 && vlapic_eoi_is_level(vcpu->lapic);
     if (lock)
         spin_lock(&vcpu->vm->device_lock);
     bool ok = vlapic_write_msr(vcpu->lapic, msr, v);

@@ -35,6 +35,8 @@ static void save_hot_state(struct vcpu *vcpu, struct nvmcs *nv)
     SAVE(nv, GUEST_CR4, (vmread(F(GUEST_CR4)) & ~own4) | (v12(nv, F(GUEST_CR4)) & own4));
     SAVE(nv, GUEST_CS_AR, vmread(F(GUEST_CS_AR)));
     SAVE(nv, GUEST_SS_AR, vmread(F(GUEST_SS_AR)));
+    if (V12_HAS(&nv->v, VIRTUAL_INTR_DELIVERY))
+        SAVE(nv, GUEST_INTR_STATUS, vmread(F(GUEST_INTR_STATUS)));
     v12_save(&nv->v, F(GUEST_ACTIVITY), (u64)vcpu->activity);
     if (UNLIKELY((cr0 ^ old) & CR0_PG || nv->lma_touched)) {
         u64 entry = v12(nv, F(ENTRY_CTRL)) & ~(u64)CTL_ENTRY_IA32E_GUEST;

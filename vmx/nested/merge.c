@@ -185,8 +185,6 @@ static void write_state(struct nvmcs *nv)
 {
     vmwrite(F(GUEST_INTERRUPTIBILITY), v12(nv, F(GUEST_INTERRUPTIBILITY)));
     vmwrite(F(GUEST_PENDING_DEBUG), v12(nv, F(GUEST_PENDING_DEBUG)));
-    if (V12_HAS(&nv->v, VIRTUAL_INTR_DELIVERY))
-        vmwrite(F(GUEST_INTR_STATUS), v12(nv, F(GUEST_INTR_STATUS)));
     // GUEST_ACTIVITY stays active: a halted L2 halts in vcpu->activity.
 }
 
@@ -221,6 +219,17 @@ bool merge_is_due(const struct nvmcs *nv)
     return nv->v.unmerged || !KEEPS(DEBUG) || !KEEPS(PAT) || !KEEPS(EFER);
 }
 
+static void write_virtual_interrupts(struct nvmcs *nv)
+{
+    if (V12_HAS(&nv->v, TPR_SHADOW))
+        vmwrite(F(TPR_THRESHOLD), v12(nv, F(TPR_THRESHOLD)));
+    if (V12_HAS(&nv->v, VIRTUAL_INTR_DELIVERY))
+        vmwrite(F(GUEST_INTR_STATUS), v12(nv, F(GUEST_INTR_STATUS)));
+}
+
+// What hypervisors change at most entries, at most.
+#define GROUPS_OFTEN (GROUP(RIP) | GROUP(RFLAGS) | GROUP(EVENT) | GROUP(TIMER) | GROUP(TPR))
+
 static void merge_controls(struct vcpu *vcpu, struct nvmcs *nv, u32 groups)
 {
     if (groups & GROUP(PIN))
@@ -237,8 +246,6 @@ static void merge_controls(struct vcpu *vcpu, struct nvmcs *nv, u32 groups)
         find_bitmaps(vcpu, nv);
     if (groups & (GROUP(PROC) | GROUP(PROC2) | GROUP(APIC)))
         write_apic(vcpu, nv);
-    if (groups & GROUP(TPR) && V12_HAS(&nv->v, TPR_SHADOW))
-        vmwrite(F(TPR_THRESHOLD), v12(nv, F(TPR_THRESHOLD)));
     if (groups & (GROUP(PROC) | GROUP(PROC2) | GROUP(TSC)))
         merge_tsc(vcpu, nv);
     if (groups & GROUP(PLE)) {
@@ -263,7 +270,7 @@ static void merge_guest(struct vcpu *vcpu, struct nvmcs *nv, u32 groups, const s
         copy_group(nv, &vcpu->nested->copy_segments);
     if (groups & GROUP(TABLES))
         copy_group(nv, &vcpu->nested->copy_tables);
-    if (groups & (GROUP(STATE) | GROUP(PROC2)))
+    if (groups & GROUP(STATE))
         write_state(nv);
     if (groups & (GROUP(DEBUG) | GROUP(ENTRY) | GROUP(EXIT)))
         write_debug(nv, l1);
@@ -285,10 +292,13 @@ void merge_groups(struct vcpu *vcpu, struct nvmcs *nv, const struct l1_state *l1
     }
     if (groups & GROUP(RFLAGS))
         vmwrite(F(GUEST_RFLAGS), v12(nv, F(GUEST_RFLAGS)));
-    if (groups & ~(GROUP(RIP) | GROUP(RFLAGS) | GROUP(EVENT) | GROUP(TIMER)))
+    if (groups & ~GROUPS_OFTEN) {
         merge_controls(vcpu, nv, groups);
-    if (groups & ~(GROUP(RIP) | GROUP(RFLAGS) | GROUP(EVENT) | GROUP(TIMER)))
         merge_guest(vcpu, nv, groups, l1);
+    }
+    // After a new control, too.
+    if (groups & (GROUP(TPR) | GROUP(PROC) | GROUP(PROC2)))
+        write_virtual_interrupts(nv);
     if (merge_is_due(nv)) // less what is merged by now
         merge_l1_state(nv, l1);
 }

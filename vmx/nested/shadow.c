@@ -111,6 +111,9 @@ void shadow_fetch(struct nvmcs *nv, bool all)
     fetch(nv, F(PROC_CTRL));
     fetch(nv, F(ENTRY_INTR_INFO));
     fetch(nv, F(PREEMPTION_TIMER));
+    if (V12_HAS(&nv->v, VIRTUAL_INTR_DELIVERY) ||
+        (all && CAP_HAS(&vmx.caps, VIRTUAL_INTR_DELIVERY)))
+        fetch(nv, F(GUEST_INTR_STATUS));
     // Without an event to inject nobody looks at the other two before L1 writes them again.
     if (nv->v.f[VF_ENTRY_INTR_INFO] & BIT(31) || all) {
         fetch(nv, F(ENTRY_ERROR_CODE));

@@ -25,9 +25,7 @@ static u8 lazy_part(vmcs_field_t f)
     case GROUP_PDPTES:
         return LAZY_REST;
     default:
-        return field_same(f, F(GUEST_PENDING_DEBUG)) || field_same(f, F(GUEST_INTR_STATUS))
-                   ? LAZY_REST
-                   : 0;
+        return field_same(f, F(GUEST_PENDING_DEBUG)) ? LAZY_REST : 0;
     }
 }
 
