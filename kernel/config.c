@@ -195,6 +195,14 @@ static const char *parse_log(struct parser *p, struct text value)
     return "error, warn, info or debug";
 }
 
+static const char *parse_mitigations(struct parser *p, struct text value)
+{
+    if (!equals(value, "auto") && !equals(value, "off"))
+        return "auto or off";
+    p->c->mitigations = equals(value, "auto");
+    return NULL;
+}
+
 // ---- Values of a VM
 
 static const char *parse_kind(struct parser *p, struct text value)
@@ -334,6 +342,7 @@ static const char *parse_debug_exit(struct parser *p, struct text value)
 static const struct key keys[] = {
     {"console", SECTION_TOP, false, parse_console},
     {"log", SECTION_TOP, false, parse_log},
+    {"mitigations", SECTION_TOP, false, parse_mitigations},
     {"kind", SECTION_VM, false, parse_kind},
     {"kernel", SECTION_VM, false, parse_kernel},
     {"initrd", SECTION_VM, false, parse_initrd},
@@ -521,6 +530,7 @@ void config_init(struct config *c)
     c->console = CONSOLE_COM1;
     c->baud = 115200;
     c->log = LOG_INFO;
+    c->mitigations = true;
 }
 
 unsigned config_parse(struct config *c, const char *file, const char *text, size_t len,

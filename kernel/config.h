@@ -54,6 +54,7 @@ struct config {
     enum console_kind console;
     u32 baud;
     enum log_level log;
+    bool mitigations; // speculation barriers, where the processor needs them
     u32 nvms;
     struct vm_config vm[CONFIG_VMS];
     char strings[CONFIG_STRINGS];

@@ -20,6 +20,7 @@
 #include "libc/string.h"
 #include "libc/x86.h"
 #include "vmx/cpu.h"
+#include "vmx/mitigate.h"
 
 #define CONFIG_NAME "nestor.cfg"
 #define LOW_MEMORY  MIB // the firmware's, and the trampoline's of other CPUs
@@ -131,6 +132,7 @@ static void init_vmx(void)
     vmx.host = (struct vmx_host){paging_root(), trap_idt_base(), trap_dispatch_irq};
     switch (p) {
     case VMX_OK:
+        mitigate_init(config.mitigations);
         return;
     case VMX_ABSENT:
         log_error("this processor has no VMX (VT-x), or it is hidden from Nestor: choose another "
@@ -162,7 +164,7 @@ static void brand(char out[49])
 
 static void banner(void)
 {
-    char name[49];
+    char name[49], barriers[64];
     const struct vmx_caps *c = &vmx.caps;
     brand(name);
     log_info("Nestor %s, booted by %s (%s)", NESTOR_VERSION, boot->loader,
@@ -173,6 +175,8 @@ static void banner(void)
              vmx.shadowing ? ", VMCS shadowing" : "",
              CAP_HAS(c, VIRTUAL_INTR_DELIVERY) ? ", virtual-interrupt delivery" : "",
              CAP_HAS(c, PML) ? ", PML" : "", CAP_HAS(c, TSC_SCALING) ? ", TSC scaling" : "");
+    log_info("speculation barriers: %s",
+             config.mitigations ? mitigate_names(&mitigations, barriers, sizeof(barriers)) : "off");
     log_info("memory: %lluM, of which %lluM are free; VMs in " CONFIG_NAME ": %u",
              (ull)(frames.total / MIB), (ull)(frames_free_bytes(&frames) / MIB), config.nvms);
 }

@@ -6,6 +6,7 @@
 #include "vmx/count.h"
 #include "vmx/cpu.h"
 #include "vmx/event.h"
+#include "vmx/mitigate.h"
 #include "vmx/nested/nested.h"
 
 #define DR6_RESET        0xffff0ff0ull
@@ -97,6 +98,7 @@ enum run_result exit_external_interrupt(struct vcpu *vcpu)
 {
     (void)vcpu;
     vmx.host.irq((u8)vmread(F(EXIT_INTR_INFO)));
+    mitigate(BOUNDARY_INTERRUPT);
     return RUN_RESUME;
 }
 

@@ -6,6 +6,7 @@
 #include "vmx/count.h"
 #include "vmx/cpu.h"
 #include "vmx/event.h"
+#include "vmx/mitigate.h"
 #include "vmx/nested/nested.h"
 #include "vmx/switch.h"
 
@@ -125,8 +126,11 @@ static void become_current(struct vcpu *vcpu)
 {
     struct cpu *cpu = this_cpu();
     if (cpu->current != vcpu) {
-        if (cpu->current)
+        if (cpu->current) {
             switch_save(cpu->current);
+            if (cpu->current->vm != vcpu->vm)
+                mitigate(BOUNDARY_VM);
+        }
         switch_load(vcpu);
         cpu->current = vcpu;
     }

@@ -148,6 +148,11 @@ TEST(top_level_values)
     CHECK_EQ(parse("console = none\nlog = error"), 0);
     CHECK_EQ(config.console, CONSOLE_NONE);
     CHECK_EQ(config.log, LOG_ERROR);
+    CHECK(config.mitigations);
+    CHECK_EQ(parse("mitigations = off"), 0);
+    CHECK(!config.mitigations);
+    CHECK_EQ(parse("mitigations = auto"), 0);
+    CHECK(config.mitigations);
     CHECK_EQ(parse("console = com1"), 0);
     CHECK_EQ(config.baud, 115200);
     CHECK_EQ(parse("console = com1 9600"), 0);
@@ -157,6 +162,7 @@ TEST(top_level_values)
 TEST(top_level_errors_leave_the_default)
 {
     one_error("log = loud", "1: log = loud: expected error, warn, info or debug");
+    one_error("mitigations = on", "1: mitigations = on: expected auto or off");
     CHECK_EQ(config.log, LOG_INFO);
 #define BAUD "expected none, or com1 and a baud rate that divides 115200 (com1 115200)"
     one_error("\nconsole = com1 110000", "2: console = com1 110000: " BAUD);
@@ -170,7 +176,7 @@ TEST(top_level_errors_leave_the_default)
     one_error("log", "1: 'log': expected key = value");
     one_error("log =", "1: log = : expected a value after '='");
     one_error("memory = 1G", "1: memory belongs into a section that begins with [vm NAME]");
-    one_error("colour = red", "1: unknown key 'colour': known here are console, log");
+    one_error("colour = red", "1: unknown key 'colour': known here are console, log, mitigations");
 }
 
 TEST(sizes)
@@ -375,7 +381,7 @@ TEST(command_line_overrides)
         const char *error;
     } bad[] = {
         {"log=loud", "command line:0: log = loud: expected error, warn, info or debug\n"},
-        {"x=1", "command line:0: unknown key 'x': known here are console, log\n"},
+        {"x=1", "command line:0: unknown key 'x': known here are console, log, mitigations\n"},
         {"log=debug quiet", "command line:0: 'quiet': expected key = value\n"},
         {"memory=1G", "command line:0: memory belongs into a section that begins with [vm NAME]\n"},
     };

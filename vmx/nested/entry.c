@@ -4,6 +4,7 @@
 
 #include "vmx/apicv.h"
 #include "vmx/event.h"
+#include "vmx/mitigate.h"
 #include "vmx/nested/shadow.h"
 #include "vmx/nested/state.h"
 
@@ -143,6 +144,7 @@ vmx_result_t entry_run(struct vcpu *vcpu, struct nvmcs *nv)
         }
     }
     nv->v.launched = true;
+    mitigate(BOUNDARY_ENTRY);
     take_event(vcpu, nv);
     set_activity(vcpu, nv);
     start_timer(vcpu, nv);

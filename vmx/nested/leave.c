@@ -3,6 +3,7 @@
 
 #include "vmx/apicv.h"
 #include "vmx/event.h"
+#include "vmx/mitigate.h"
 #include "vmx/msr.h"
 #include "vmx/nested/shadow.h"
 
@@ -298,6 +299,7 @@ static void become_l1(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_left 
         vmx_abort(vcpu, nv, ABORT_MSR_LOAD);
     if (vmx.vpid && !V12_HAS(&nv->v, VPID))
         vmxop_invvpid(INVVPID_SINGLE, vcpu->vpid, 0);
+    mitigate(BOUNDARY_EXIT);
 }
 
 // What the exit does not load from vmcs12 is read while vmcs02 is current.
