@@ -93,6 +93,9 @@ struct control_limits {
 #define VPID_CAP_SINGLE         BIT(41)
 #define VPID_CAP_ALL            BIT(42)
 #define VPID_CAP_RETAIN_GLOBALS BIT(43)
+// Where the bits of the types begin: bit n of them for type n.
+#define EPT_CAP_INVEPT_TYPES 24
+#define VPID_CAP_TYPES       40
 
 #define VMFUNC_EPTP_SWITCHING   BIT(0)
 

@@ -175,6 +175,11 @@ void test_invalidate(void)
     check_outcome(invvpid(1, 0, 0), VMX_VALID | E_INVALIDATE, "INVVPID of one context, VPID 0");
     check_outcome(invvpid(3, 0, 0), VMX_VALID | E_INVALIDATE, "INVVPID but globals, VPID 0");
     check_outcome(invvpid(2, 0, 0), VMX_OK, "INVVPID of all contexts, VPID 0");
+    check_outcome(invvpid(3, 1, BIT(63)), VMX_OK, "INVVPID but globals, address not looked at");
+    check_outcome(invvpid(1, 1, BIT(63)), VMX_OK, "INVVPID of one context, address not looked at");
+    check_outcome(invvpid(0, 1, BIT(47)), VMX_VALID | E_INVALIDATE,
+                  "INVVPID of the first non-canonical address");
+    check_outcome(invvpid(0, 1, ~0ull << 47), VMX_OK, "INVVPID of a high canonical address");
     check_outcome(invvpid(0, 1, BIT(63)), VMX_VALID | E_INVALIDATE,
                   "INVVPID of a non-canonical address");
     struct invvpid_desc d = {1, {1, 0, 0}, 0};
@@ -291,6 +296,13 @@ void test_operand_faults(void)
     if (caps.proc2 & PROC2_VPID)
         check_outcome(VMX_INSN("invvpid (%[p]), %[t]", [p] "r"(page), [t] "r"(2ull)),
                       VMX_FAULT | VEC_PF, "INVVPID not present");
+    // An unsupported type comes before the operand.
+    if (caps.proc2 & PROC2_EPT)
+        check_outcome(VMX_INSN("invept (%[p]), %[t]", [p] "r"(page), [t] "r"(9ull)),
+                      VMX_VALID | E_INVALIDATE, "INVEPT type 9, not present");
+    if (caps.proc2 & PROC2_VPID)
+        check_outcome(VMX_INSN("invvpid (%[p]), %[t]", [p] "r"(page), [t] "r"(9ull)),
+                      VMX_VALID | E_INVALIDATE, "INVVPID type 9, not present");
     *pte = good & ~PTE_W;
     invlpg((void *)page);
     check_outcome(VMX_INSN("vmptrst (%[p])", [p] "r"(page)), VMX_FAULT | VEC_PF,

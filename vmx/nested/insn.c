@@ -489,32 +489,32 @@ struct descriptor {
     u64 first, second;
 };
 
-static inline bool read_invalidation(struct vcpu *vcpu, u64 plain, u64 *type, struct descriptor *d,
-                                     vmx_result_t *r)
+// Type and descriptor of INVEPT or INVVPID, whose types in bits `types` L1's processor has: for
+// another type the descriptor is not looked at. False: `r` is the result.
+static inline bool read_invalidation(struct vcpu *vcpu, u64 plain, u64 types, u64 *type,
+                                     struct descriptor *d, vmx_result_t *r)
 {
     u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
     u64 reg = vcpu_gpr(vcpu, INFO_REG2(info));
     *type = LIKELY(plain) || in_64bit_code() ? reg : (u32)reg;
-    return read_operand(vcpu, INFO_INVALIDATE, plain, info, d, sizeof(*d), r);
+    if (LIKELY(*type < 4 && types >> *type & 1))
+        return read_operand(vcpu, INFO_INVALIDATE, plain, info, d, sizeof(*d), r);
+    *r = fail(vcpu, VMX_ERR_INVALIDATION);
+    return false;
 }
 
 static vmx_result_t invept(struct vcpu *vcpu, u64 plain)
 {
-    u64 caps = vcpu->vm->caps.ept_vpid, type;
+    u64 type, types = vcpu->vm->caps.ept_vpid >> EPT_CAP_INVEPT_TYPES & 6;
     struct descriptor d;
     vmx_result_t r;
-    if (!read_invalidation(vcpu, plain, &type, &d, &r))
+    if (!read_invalidation(vcpu, plain, types, &type, &d, &r))
         return r;
-    if (type == INVEPT_SINGLE && caps & EPT_CAP_INVEPT_SINGLE) {
-        // An EPTP that has a tree is in order.
-        if (!ept02_invept(&vcpu->nested->ept02, d.first) &&
-            !check_eptp(&vcpu->nested->env, d.first))
-            return fail(vcpu, VMX_ERR_INVALIDATION);
-    } else if (type == INVEPT_ALL && caps & EPT_CAP_INVEPT_ALL) {
+    if (type == INVEPT_ALL)
         ept02_invept_all(&vcpu->nested->ept02);
-    } else {
+    else if (!ept02_invept(&vcpu->nested->ept02, d.first) && // an EPTP that has a tree is in order
+             !check_eptp(&vcpu->nested->env, d.first))
         return fail(vcpu, VMX_ERR_INVALIDATION);
-    }
     return VMX_SUCCEED;
 }
 
@@ -540,12 +540,12 @@ static void flush_vpid12(struct vcpu *vcpu, u16 vpid12, bool all)
 
 static vmx_result_t invvpid(struct vcpu *vcpu, u64 plain)
 {
-    u64 caps = vcpu->vm->caps.ept_vpid, type;
+    u64 type, types = vcpu->vm->caps.ept_vpid >> VPID_CAP_TYPES & 15;
     struct descriptor d;
     vmx_result_t r;
-    if (!read_invalidation(vcpu, plain, &type, &d, &r))
+    if (!read_invalidation(vcpu, plain, types, &type, &d, &r))
         return r;
-    if (type > INVVPID_SINGLE_BUT_GLOBAL || !(caps >> (40 + type) & 1) || d.first >> 16)
+    if (d.first >> 16)
         return fail(vcpu, VMX_ERR_INVALIDATION);
     if (type != INVVPID_ALL && !d.first)
         return fail(vcpu, VMX_ERR_INVALIDATION);
