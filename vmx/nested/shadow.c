@@ -27,7 +27,8 @@ bool shadow_init(struct vcpu *vcpu)
     memset(r, 0xff, PAGE_SIZE);
     memset(w, 0xff, PAGE_SIZE);
     for (unsigned i = 0; i < SHADOW_COUNT; i++) {
-        if (!vcpu->nested->exists[fields[i].f.i])
+        // A field of a feature that L0 gives without the processor is not in its VMCSs either.
+        if (!vcpu->nested->exists[fields[i].f.i] || !field_exists(fields[i].f, &vmx.caps))
             continue;
         vcpu->nested->care[fields[i].f.i] |= CARE_SHADOW;
         bitmap_put(r, field_encoding(fields[i].f), false);
