@@ -16,6 +16,13 @@ static struct l1_state read_l1_state(void)
                              .efer = vmread(F(GUEST_EFER))};
 }
 
+// L2 will touch again what L1 has just been told of, so that one fault is enough for both.
+static NOINLINE void fill_missing(struct nested *n, struct nvmcs *nv)
+{
+    ept02_prefill(&n->ept02, nv->missing, nv->missing_for);
+    nv->missing_for = 0;
+}
+
 // What EPT02 and VPID of vmcs02 need before L2 may run.
 void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv)
 {
@@ -24,6 +31,8 @@ void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv)
     if (V12_HAS(&nv->v, EPT)) {
         struct ept02_tree *tree = ept02_get(&n->ept02, v12(nv, F(EPTP)));
         eptp = tree->eptp02;
+        if (UNLIKELY(nv->missing_for))
+            fill_missing(n, nv);
         if (UNLIKELY(tree->flush_due)) {
             vmxop_invept(INVEPT_SINGLE, eptp);
             ept02_flushed(&n->ept02, tree);

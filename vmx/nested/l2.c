@@ -49,6 +49,8 @@ static enum run_result ept_violation(struct vcpu *vcpu)
     case EPT02_VIOLATION:
         if (ve_convert(vcpu, nv, &f, vmread(F(GUEST_LINEAR_ADDR))))
             return RUN_RESUME;
+        nv->missing = f.ngpa;
+        nv->missing_for = qualification;
         break;
     }
     leave_l2(vcpu, &x);

@@ -70,6 +70,8 @@ struct nvmcs {
     u16 vpid02;
     bool flush_vpid; // vpid02 before the next entry
     u64 vmcs02_eptp; // what EPTP of vmcs02 holds
+    ngpa_t missing;  // of the EPT violation that L1 was told of since the last entry,
+    u64 missing_for; // and its qualification; 0: there was none
     u32 proc_l1;     // interrupt and NMI window bits that L1 wants
 
     struct vmcs shadow; // hpa 0: the processor has no VMCS shadowing
