@@ -448,6 +448,15 @@ void test_msr_lists(void)
     check_eq(store[1].v, 0x47700, "stored: what the entry loaded");
     check_eq(rdmsr(0xc0000102), 0x333, "loaded by the exit: KERNEL_GS_BASE");
     check_eq(rdmsr(0xc0000084), 0x200, "loaded by the exit: FMASK");
+    l2_defaults(l2_swap);
+    l2_control(PROC_CTLS, PROC_TSC_OFFSET | PROC_MSR_BITMAPS);
+    vmwrite(MSR_BITMAP, (u64)map);
+    vmwrite(TSC_OFFSET, BIT(50));
+    store[0] = (struct msr_entry){0x10, 0, 0};
+    vmwrite(EXIT_MSR_STORE, (u64)store);
+    vmwrite(EXIT_MSR_STORE_COUNT, 1);
+    check_run(R_VMCALL, "the TSC stored");
+    check(store[0].v < BIT(49), "the TSC stored: L2's offset is not in it");
     static const struct {
         const char *name;
         u32 index, reserved;

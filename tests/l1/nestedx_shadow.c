@@ -121,8 +121,14 @@ static void accesses(void)
 static void failures(void)
 {
     start(l2_vmread, 0x4c02);
+    vmwrite_to(INSTRUCTION_ERROR, 0x55);
     check_run(R_VMCALL, "VMREAD of no field");
     check_flags(FLAG_ZF, "VMREAD of no field");
+    check_eq(vmread(INSTRUCTION_ERROR), 12, "VMREAD of no field: error in the current VMCS");
+    l2_goto(l2_vmread);
+    l2.rdx = INSTRUCTION_ERROR;
+    check_run(R_VMCALL, "VMREAD of the error field");
+    check_eq(l2.rax, 0, "the linked VMCS has no error");
     start(l2_vmwrite, 0x4c02);
     check_run(R_VMCALL, "VMWRITE of no field");
     check_flags(FLAG_ZF, "VMWRITE of no field");

@@ -75,12 +75,18 @@ static bool find_field(struct vcpu *vcpu, struct operands *o)
            vcpu->nested->exists[o->f.i];
 }
 
+// VMfailValid of "Conventions": the error number is the current VMCS's, L1's for this L2.
+static int no_field(struct vcpu *vcpu)
+{
+    v12_save(&vcpu->nested->current->v, F(INSTRUCTION_ERROR), VMX_ERR_NO_FIELD);
+    return RFLAGS_ZF;
+}
+
 // The flags that the instruction leaves, or -1 after a fault.
 static int do_vmread(struct vcpu *vcpu, const struct linked *l, struct operands *o)
 {
     if (!find_field(vcpu, o)) {
-        set(l, F(INSTRUCTION_ERROR), VMX_ERR_NO_FIELD);
-        return RFLAGS_ZF;
+        return no_field(vcpu);
     }
     u64 value = field_part(o->f, o->high, o->wide, get(vcpu, l, o->f));
     if (!o->info.is_reg)
@@ -97,8 +103,7 @@ static int do_vmwrite(struct vcpu *vcpu, const struct linked *l, struct operands
     else if (!copy_operand(vcpu, &o->info, &value, o->size, MEM_READ))
         return -1;
     if (!find_field(vcpu, o)) {
-        set(l, F(INSTRUCTION_ERROR), VMX_ERR_NO_FIELD);
-        return RFLAGS_ZF;
+        return no_field(vcpu);
     }
     // Read-only fields, too: MISC_VMWRITE_ANY is always offered.
     set(l, o->f, field_update(o->f, o->high, o->wide, get(vcpu, l, o->f), value));
