@@ -60,6 +60,7 @@ static const struct test tests[] = {
     {"vmcs-shadowing", test_vmcs_shadowing},
     {"emulated-access", test_emulated_access},
     {"saved-state", test_saved_state},
+    {"legacy-host", test_legacy_host},
     {"single-step", test_single_step},
     {"trap-flag", test_trap_flag},
     {"trap-injected", test_trap_injected},

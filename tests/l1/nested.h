@@ -58,6 +58,7 @@ void test_vm_functions(void);
 void test_vmcs_shadowing(void);
 void test_emulated_access(void);
 void test_saved_state(void);
+void test_legacy_host(void);
 void test_single_step(void);
 void test_trap_flag(void);
 void test_trap_injected(void);

@@ -21,7 +21,7 @@ L1_LIBC ?= libc/printf.c libc/string.c
 L1_RT_SOURCES = $(wildcard tests/l1/rt/*.c tests/l1/vmx/*.c) $(L1_LIBC)
 L1_OBJ = $(addprefix $(L1_OUT)/,$(1:.c=.o))
 L1_RT_OBJS = $(call L1_OBJ,$(L1_RT_SOURCES)) $(L1_OUT)/tests/l1/rt/modes.o \
-             $(L1_OUT)/tests/l1/vmx/enter.o
+             $(L1_OUT)/tests/l1/vmx/enter.o $(L1_OUT)/tests/l1/vmx/legacy.o
 L1_IMAGES = $(L1_PROGRAMS:%=$(L1_OUT)/%.elf) $(L1_OUT)/boot-mb1.elf $(L1_OUT)/boot-mb2.elf \
             $(L1_OUT)/boot-kludge.bin
 

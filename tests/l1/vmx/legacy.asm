@@ -1,0 +1,164 @@
+; A hypervisor outside IA-32e mode: 32-bit protected mode with paging, for one guest's run.
+
+%include "tests/l1/rt/layout.inc"
+
+HOST_RSP  equ 0x6c14
+HOST_RIP  equ 0x6c16
+VM_ERROR  equ 0x4400
+END       equ -1
+
+; struct legacy of legacy.h
+L_CR3     equ 0
+L_CR4     equ 4
+L_VMXON   equ 8                     ; pointers of 64 bits
+L_VMCS    equ 16
+L_WRITES  equ 24                    ; pairs of encoding and value, END
+L_READS   equ 28
+L_RESULT  equ 32
+L_AFTER   equ 36                    ; CR0, CR3, CR4, EFER, CS, SS, EFLAGS, GDTR limit after the exit
+
+extern gdt_pointer, idt_pointer, pml4
+
+section .text
+bits 64
+
+; void legacy_run(struct legacy *l)
+global legacy_run
+legacy_run:
+    PUSH_CALLEE_SAVED
+    mov [saved_rsp], rsp
+    mov rax, cr4
+    mov [saved_cr4], eax
+    mov esi, edi
+    push SEL_CODE32
+    push .leave
+    retfq
+
+bits 32
+.leave:
+    LOAD_SEGMENTS eax, SEL_DATA, ds, es, ss
+    mov esp, legacy_stack_top
+    call paging_off
+    and eax, ~EFER_LME
+    wrmsr
+    mov eax, [esi + L_CR4]
+    mov cr4, eax
+    mov eax, [esi + L_CR3]
+    mov cr3, eax
+    call paging_on
+    call operate
+    mov [esi + L_RESULT], eax
+    call paging_off
+    or eax, EFER_LME
+    wrmsr
+    mov eax, [saved_cr4]
+    mov cr4, eax
+    mov eax, pml4
+    mov cr3, eax
+    call paging_on
+    jmp SEL_CODE64:.back
+bits 64
+.back:
+    mov rsp, [saved_rsp]
+    LOAD_SEGMENTS eax, SEL_DATA, ds, es, ss
+    lgdt [gdt_pointer]
+    lidt [idt_pointer]
+    POP_CALLEE_SAVED
+    ret
+
+bits 32
+; Leaves EFER in EDX:EAX, its number in ECX.
+paging_off:
+    mov eax, cr0
+    and eax, 0x7fffffff
+    mov cr0, eax
+    mov ecx, MSR_EFER
+    rdmsr
+    ret
+
+paging_on:
+    mov eax, cr0
+    or eax, 0x80000000
+    mov cr0, eax
+    ret
+
+; From VMXON to VMXOFF. EAX: 0 after a VM exit; 1 VMXON failed, 2 VMCLEAR or VMPTRLD, 3 a VMWRITE,
+; 4 VMLAUNCH (with the error number in bits 31:16), 5 a VMREAD.
+operate:
+    mov eax, 1
+    vmxon [esi + L_VMXON]
+    jbe .return
+    mov eax, 2
+    vmclear [esi + L_VMCS]
+    jbe .off
+    vmptrld [esi + L_VMCS]
+    jbe .off
+    mov edi, [esi + L_WRITES]
+.write:
+    mov edx, [edi]
+    cmp edx, END
+    je .launch
+    mov eax, 3
+    vmwrite edx, [edi + 4]
+    jbe .off
+    add edi, 8
+    jmp .write
+.launch:
+    mov edx, HOST_RSP
+    vmwrite edx, esp
+    mov edx, HOST_RIP
+    mov eax, .exit
+    vmwrite edx, eax
+    vmlaunch
+    mov edx, VM_ERROR
+    vmread eax, edx
+    shl eax, 16
+    mov al, 4
+    jmp .off
+.exit:
+    pushfd
+    pop dword [esi + L_AFTER + 24]
+    call after
+    mov edi, [esi + L_READS]
+.read:
+    mov edx, [edi]
+    xor eax, eax
+    cmp edx, END
+    je .off
+    mov eax, 5
+    vmread [edi + 4], edx
+    jbe .off
+    add edi, 8
+    jmp .read
+.off:
+    vmxoff
+.return:
+    ret
+
+; What the exit loaded.
+after:
+    mov eax, cr0
+    mov [esi + L_AFTER], eax
+    mov eax, cr3
+    mov [esi + L_AFTER + 4], eax
+    mov eax, cr4
+    mov [esi + L_AFTER + 8], eax
+    mov ecx, MSR_EFER
+    rdmsr
+    mov [esi + L_AFTER + 12], eax
+    mov [esi + L_AFTER + 16], cs
+    mov [esi + L_AFTER + 20], ss
+    sub esp, 8
+    sgdt [esp]
+    movzx eax, word [esp]
+    add esp, 8
+    mov [esi + L_AFTER + 28], eax
+    ret
+
+section .bss
+align 16
+saved_rsp: resq 1
+saved_cr4: resd 1
+alignb 16
+    resb 4096
+legacy_stack_top:
