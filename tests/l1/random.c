@@ -228,6 +228,8 @@ static void make_safe(void)
     put_lists();
     if (vmread(GUEST_ACTIVITY) == 3) // it would wait for a SIPI that nobody sends
         put(GUEST_ACTIVITY, 0);
+    // Bochs 2.7 refuses another RPL also where L2 is an unrestricted guest, for which it is free.
+    put(GUEST_CS, (vmread(GUEST_CS) & ~3ull) | (vmread(GUEST_CS_AR) >> 5 & 3));
     unsafe[current] = false;
 }
 
