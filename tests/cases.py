@@ -117,6 +117,7 @@ L1 = [
         forbid=["panic"],
     ),
     equivalence("nestedx"),
+    equivalence("past"),
     equivalence("nestedx", "nestedx-haswell", model=HASWELL),
 ]
 

@@ -101,7 +101,7 @@ bool vcpu_access_done(struct vcpu *vcpu, enum guestpt_result r, const struct gue
 {
     if (r == GUESTPT_OK)
         return true;
-    // Tables or data where there is no memory read as all ones, which has reserved bits set.
+    // Tables where there is no memory read as all ones, which has reserved bits set.
     *out = (struct guest_fault){.vector = VEC_PF,
                                 .error = r == GUESTPT_FAULT ? f->error_code : PF_RESERVED,
                                 .cr2 = f->linear};
@@ -130,6 +130,13 @@ static bool quick_read(struct vcpu *vcpu, u64 linear, void *to, u64 len)
     return p;
 }
 
+// Nothing is where an operand lies that the guest may access: reads are all ones, writes are lost.
+static bool is_absent(enum guestpt_result r, const struct guestpt_fault *f,
+                      const struct guest_fault *out)
+{
+    return r == GUESTPT_NOT_RAM && !(f->use & GUESTPT_TABLE) && out->kind == FAULT_EXCEPTION;
+}
+
 bool vcpu_linear_read(struct vcpu *vcpu, u64 linear, void *to, u64 len, struct guest_fault *fault)
 {
     if (quick_read(vcpu, linear, to, len))
@@ -137,8 +144,13 @@ bool vcpu_linear_read(struct vcpu *vcpu, u64 linear, void *to, u64 len, struct g
     struct guest_paging p;
     struct guestpt_fault f;
     vcpu_paging(vcpu, &p);
-    return vcpu_access_done(vcpu, guest_linear_read(&p, linear, to, len, access_of(0), &f), &f,
-                            fault);
+    enum guestpt_result r = guest_linear_read(&p, linear, to, len, access_of(0), &f);
+    if (vcpu_access_done(vcpu, r, &f, fault))
+        return true;
+    if (!is_absent(r, &f, fault))
+        return false;
+    memset(to, 0xff, len);
+    return true;
 }
 
 bool vcpu_linear_write(struct vcpu *vcpu, u64 linear, const void *from, u64 len,
@@ -147,6 +159,6 @@ bool vcpu_linear_write(struct vcpu *vcpu, u64 linear, const void *from, u64 len,
     struct guest_paging p;
     struct guestpt_fault f;
     vcpu_paging(vcpu, &p);
-    return vcpu_access_done(
-        vcpu, guest_linear_write(&p, linear, from, len, access_of(GUESTPT_WRITE), &f), &f, fault);
+    enum guestpt_result r = guest_linear_write(&p, linear, from, len, access_of(GUESTPT_WRITE), &f);
+    return vcpu_access_done(vcpu, r, &f, fault) || is_absent(r, &f, fault);
 }
