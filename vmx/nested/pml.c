@@ -2,7 +2,7 @@
 // for writing only after EPT12's dirty flag is set, and the fault in which L0 sets it is where the
 // page goes into L1's log; vmcs02 runs without the processor's own logging.
 
-#include "vmx/nested/state.h"
+#include "vmx/nested/shadow.h"
 
 #define PML_ENTRIES 512
 
@@ -18,5 +18,5 @@ void pml_log(struct vcpu *vcpu, struct nvmcs *nv, ngpa_t ngpa)
         return;
     guest_write(&vcpu->vm->mem, GPA(v12(nv, F(PML_ADDRESS)) + index * sizeof(page)), &page,
                 sizeof(page));
-    v12_save(&nv->v, F(PML_INDEX), index - 1); // 0 becomes FFFFH, which is a full log
+    SAVE(nv, PML_INDEX, (u16)(index - 1)); // 0 becomes FFFFH, which is a full log
 }
