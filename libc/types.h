@@ -19,19 +19,20 @@ typedef int64_t s64;
 #define MIN(a, b)     ((a) < (b) ? (a) : (b))
 #define MAX(a, b)     ((a) > (b) ? (a) : (b))
 
-#define PACKED       __attribute__((packed))
-#define ALIGNED(n)   __attribute__((aligned(n)))
-#define NORETURN     __attribute__((noreturn))
-#define NOINLINE     __attribute__((noinline))
-#define PRINTF(f, a) __attribute__((format(printf, f, a)))
-#define UNLIKELY(x)  __builtin_expect(!!(x), 0)
-#define LIKELY(x)    __builtin_expect(!!(x), 1)
+#define PACKED        __attribute__((packed))
+#define ALIGNED(n)    __attribute__((aligned(n)))
+#define NORETURN      __attribute__((noreturn))
+#define NOINLINE      __attribute__((noinline))
+#define FORCE_INLINE  static inline __attribute__((always_inline))
+#define PRINTF(f, a)  __attribute__((format(printf, f, a)))
+#define UNLIKELY(x)   __builtin_expect(!!(x), 0)
+#define LIKELY(x)     __builtin_expect(!!(x), 1)
 
-#define PAGE_SIZE  4096ull
-#define PAGE_SHIFT 12
-#define KIB        1024ull
-#define MIB        (1024 * KIB)
-#define GIB        (1024 * MIB)
+#define PAGE_SIZE     4096ull
+#define PAGE_SHIFT    12
+#define KIB           1024ull
+#define MIB           (1024 * KIB)
+#define GIB           (1024 * MIB)
 
 // The structure that holds `member` at address `ptr`.
 #define CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))

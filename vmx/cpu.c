@@ -92,5 +92,5 @@ enum vmx_problem vmx_enable(struct cpu *cpu, hpa_t region)
     write_cr4(((read_cr4() | CR4_VMXE) | c->cr4_fixed0) & c->cr4_fixed1);
     *(u32 *)phys_ptr(region) = (u32)(c->basic & VMXON_REVISION);
     cpu->vmxon = region;
-    return vmxop_on(region) ? VMX_OK : VMX_VMXON;
+    return vmxop_on(&region) ? VMX_OK : VMX_VMXON;
 }

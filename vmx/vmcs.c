@@ -1,10 +1,8 @@
 #include "vmx/vmcs.h"
 
-#include "drivers/cpu.h"
 #include "ept/pool.h"
 #include "libc/x86.h"
 #include "vmx/cpu.h"
-#include "vmx/vmxop.h"
 
 #define VMCS_SHADOW BIT(31)
 
@@ -15,31 +13,22 @@ bool vmcs_create(struct vmcs *v, struct pool *pool, bool shadow)
         return false;
     page[0] = (u32)((vmx.caps.basic & BASIC_REVISION) | (shadow ? VMCS_SHADOW : 0));
     *v = (struct vmcs){.hpa = ptr_phys(page)};
-    vmxop_clear(v->hpa);
+    vmxop_clear(&v->hpa);
     return true;
 }
 
 // The part of the host state that differs from CPU to CPU.
-static void write_cpu_state(struct cpu *cpu)
+void vmcs_adopt(struct vmcs *v)
 {
+    struct cpu *cpu = v->cpu = this_cpu();
     vmwrite(F(HOST_GS_BASE), (u64)cpu);
     vmwrite(F(HOST_TR_BASE), (u64)&cpu->tss);
     vmwrite(F(HOST_GDTR_BASE), (u64)cpu->gdt);
 }
 
-void vmcs_load(struct vmcs *v)
-{
-    struct cpu *cpu = this_cpu();
-    vmxop_ptrld(v->hpa);
-    if (v->cpu != cpu) {
-        v->cpu = cpu;
-        write_cpu_state(cpu);
-    }
-}
-
 void vmcs_clear(struct vmcs *v)
 {
-    vmxop_clear(v->hpa);
+    vmxop_clear(&v->hpa);
     v->cpu = NULL;
     v->host_rsp = 0;
 }

@@ -1,10 +1,9 @@
 #pragma once
 // A VMCS that the processor runs (vmcs01, vmcs02), or a shadow VMCS.
 
-#include "libc/addr.h"
-#include "libc/types.h"
+#include "drivers/cpu.h"
+#include "vmx/vmxop.h"
 
-struct cpu;
 struct pool;
 
 struct vmcs {
@@ -24,9 +23,17 @@ struct vmx_host {
 // Allocates and clears a VMCS; `shadow` sets the shadow-VMCS indicator. False: no memory.
 bool vmcs_create(struct vmcs *v, struct pool *pool, bool shadow);
 
+// Makes `v`, which is current, one of the calling CPU.
+void vmcs_adopt(struct vmcs *v);
+
 // Makes `v` the current VMCS of the calling CPU and, where it was on another CPU, moves it (its
 // host state is rewritten then).
-void vmcs_load(struct vmcs *v);
+static inline void vmcs_load(struct vmcs *v)
+{
+    vmxop_ptrld(&v->hpa);
+    if (UNLIKELY(v->cpu != this_cpu()))
+        vmcs_adopt(v);
+}
 
 // VMCLEAR: the data are in memory and the launch state is clear.
 void vmcs_clear(struct vmcs *v);

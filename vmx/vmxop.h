@@ -9,11 +9,11 @@
 
 // 0, or 1 if the instruction failed (VMfailInvalid or VMfailValid).
 #define VMX_MEM_OP(name, insn, counter)                                                            \
-    static inline bool name(hpa_t region)                                                          \
+    static inline bool name(const hpa_t *region)                                                   \
     {                                                                                              \
         bool fail;                                                                                 \
         COUNT(counter);                                                                            \
-        asm volatile(insn " %1" : "=@ccbe"(fail) : "m"(region.v) : "memory");                      \
+        asm volatile(insn " %1" : "=@ccbe"(fail) : "m"(region->v) : "memory");                     \
         return !fail;                                                                              \
     }
 VMX_MEM_OP(vmxop_on, "vmxon", vmxons)

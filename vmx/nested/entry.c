@@ -8,12 +8,12 @@
 #include "vmx/nested/shadow.h"
 #include "vmx/nested/state.h"
 
-static struct l1_state read_l1_state(void)
+static struct l1_state read_l1_state(const struct nested *n)
 {
     return (struct l1_state){.dr7 = vmread(F(GUEST_DR7)),
                              .debugctl = vmread(F(GUEST_DEBUGCTL)),
                              .pat = vmread(F(GUEST_PAT)),
-                             .efer = vmread(F(GUEST_EFER))};
+                             .efer = n->l1_efer};
 }
 
 // L2 will touch again what L1 has just been told of, so that one fault is enough for both.
@@ -23,11 +23,10 @@ static NOINLINE void fill_missing(struct nested *n, struct nvmcs *nv)
     nv->missing_for = 0;
 }
 
-// What EPT02 and VPID of vmcs02 need before L2 may run.
-void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv)
+static NOINLINE void renew_address_space(struct vcpu *vcpu, struct nvmcs *nv)
 {
     struct nested *n = vcpu->nested;
-    u64 eptp = ept_eptp(&vcpu->vm->ept01);
+    u64 eptp;
     if (V12_HAS(&nv->v, EPT)) {
         struct ept02_tree *tree = ept02_get(&n->ept02, v12(nv, F(EPTP)));
         eptp = tree->eptp02;
@@ -38,6 +37,7 @@ void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv)
             ept02_flushed(&n->ept02, tree);
         }
     } else {
+        eptp = ept_eptp(&vcpu->vm->ept01);
         merge_pdptes(vcpu, nv);
     }
     if (UNLIKELY(eptp != nv->vmcs02_eptp)) {
@@ -49,6 +49,16 @@ void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv)
         vmxop_invvpid(INVVPID_SINGLE, nv->vpid02, 0);
         nv->flush_vpid = false;
     }
+}
+
+// What EPT02 and VPID of vmcs02 need before L2 may run: nothing, if both are as they were.
+void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    const struct ept02_tree *tree = vcpu->nested->ept02.current;
+    if (UNLIKELY(!tree || tree->eptp12 != v12(nv, F(EPTP)) || tree->stale || tree->flush_due ||
+                 tree->eptp02 != nv->vmcs02_eptp || nv->missing_for || nv->flush_vpid ||
+                 !V12_HAS(&nv->v, EPT) || !V12_HAS(&nv->v, VPID)))
+        renew_address_space(vcpu, nv);
 }
 
 // The event that L1 injects goes into vmcs02; the valid bit in vmcs12 ends with it.
@@ -97,7 +107,7 @@ static void set_activity(struct vcpu *vcpu, struct nvmcs *nv)
 }
 
 // Checks in the manual's order. True: they passed.
-static bool check(struct vcpu *vcpu, struct nvmcs *nv, vmx_result_t *r)
+static inline bool check(struct vcpu *vcpu, struct nvmcs *nv, vmx_result_t *r)
 {
     struct entry_env *env = &vcpu->nested->env;
     env->current_vmcs = nv->gpa;
@@ -129,9 +139,8 @@ vmx_result_t entry_run(struct vcpu *vcpu, struct nvmcs *nv)
     struct l1_state l1 = {0};
     vmx_result_t r;
     u16 interrupts = apicv_status(vcpu);
-    n->l1_efer = vmread(F(GUEST_EFER));
     if (UNLIKELY(merge_needs_l1_state(nv)))
-        l1 = read_l1_state();
+        l1 = read_l1_state(n);
     shadow_fetch(nv, false);
     if (!check(vcpu, nv, &r))
         return r;
@@ -139,8 +148,7 @@ vmx_result_t entry_run(struct vcpu *vcpu, struct nvmcs *nv)
     u32 msrs = (u32)v12(nv, F(ENTRY_MSR_LOAD_COUNT));
     apicv_leave_l1(vcpu, interrupts);
     use_vmcs(vcpu, &nv->vmcs02);
-    if (merge_is_due(nv))
-        merge_groups(vcpu, nv, &l1);
+    merge_groups(vcpu, nv, &l1);
     merge_msr_bitmap(vcpu, nv);
     entry_address_space(vcpu, nv);
     vcpu->in_l2 = true;

@@ -449,8 +449,9 @@ static vmx_result_t launch(struct vcpu *vcpu, bool launched)
     u64 plain;
     if (!may_execute(vcpu, &plain, &r))
         return r;
-    if (!nv || nv->is_shadow)
+    if (UNLIKELY(!nv || nv->is_shadow))
         return VMX_FAIL_INVALID;
+    vcpu->nested->l1_efer = LIKELY(plain) ? plain : vmread(F(GUEST_EFER));
     u64 blocking = vmread(F(GUEST_INTERRUPTIBILITY));
     vcpu->nested->l1_blocked = blocking != 0;
     if (UNLIKELY(blocking & BLOCKING_MOV_SS))
@@ -460,14 +461,19 @@ static vmx_result_t launch(struct vcpu *vcpu, bool launched)
     return entry_run(vcpu, nv);
 }
 
+static inline enum run_result finish_entry(struct vcpu *vcpu, vmx_result_t r)
+{
+    return LIKELY(r == VMX_DONE) ? RUN_RESUME : finish_failed(vcpu, r);
+}
+
 enum run_result nested_vmlaunch(struct vcpu *vcpu)
 {
-    return finish(vcpu, launch(vcpu, false));
+    return finish_entry(vcpu, launch(vcpu, false));
 }
 
 enum run_result nested_vmresume(struct vcpu *vcpu)
 {
-    return finish(vcpu, launch(vcpu, true));
+    return finish_entry(vcpu, launch(vcpu, true));
 }
 
 // VMCALL exits before the processor looks at the mode. In VMX root operation it would call an SMM

@@ -6,9 +6,9 @@
 #define REASON_ENTRY_FAILED BIT(31)
 
 // A virtual exit with the processor's own information.
-static enum run_result reflect(struct vcpu *vcpu, u32 reason)
+static enum run_result reflect(struct vcpu *vcpu, u32 reason, u64 qualification)
 {
-    struct leave x = {.reason = reason, .qualification = vmread(F(EXIT_QUALIFICATION))};
+    struct leave x = {.reason = reason, .qualification = qualification};
     leave_l2(vcpu, &x);
     return RUN_RESUME;
 }
@@ -80,7 +80,9 @@ static enum run_result emulate(struct vcpu *vcpu, u32 reason)
     case EXIT_VMWRITE:
         return nested_linked_vmwrite(vcpu);
     case EXIT_VMFUNC:
-        return vmfunc_emulate(vcpu, vcpu->nested->current) ? RUN_RESUME : reflect(vcpu, reason);
+        return vmfunc_emulate(vcpu, vcpu->nested->current)
+                   ? RUN_RESUME
+                   : reflect(vcpu, reason, vmread(F(EXIT_QUALIFICATION)));
     default:
         return exit_dispatch(vcpu, reason);
     }
@@ -108,8 +110,10 @@ static u64 operand(struct vcpu *vcpu, unsigned reg)
     return wide ? vcpu_gpr(vcpu, reg) : (u32)vcpu_gpr(vcpu, reg);
 }
 
-static void describe(struct vcpu *vcpu, struct exit_event *x)
+// What the reason defines; the rest of `*x` is left as it is.
+static inline void describe(struct vcpu *vcpu, u32 reason, struct exit_event *x)
 {
+    x->reason = reason;
     x->qualification = vmread(F(EXIT_QUALIFICATION));
     switch ((u16)x->reason) {
     case EXIT_EXCEPTION_NMI:
@@ -140,11 +144,9 @@ enum run_result nested_exit(struct vcpu *vcpu, u32 reason)
 {
     struct nested *n = vcpu->nested;
     struct nvmcs *nv = n->current;
-    const struct exit_bitmaps maps = {nv->l1_msr_bitmap, nv->l1_io_a, nv->l1_io_b, nv->l1_vmread,
-                                      nv->l1_vmwrite};
-    struct exit_event x = {.reason = reason};
+    struct exit_event x;
     n->event_written = false;
-    describe(vcpu, &x);
+    describe(vcpu, reason, &x);
     if (UNLIKELY(reason & REASON_ENTRY_FAILED)) {
         if ((u16)reason == EXIT_MACHINE_CHECK_ENTRY)
             return exit_unhandled(vcpu);
@@ -154,9 +156,9 @@ enum run_result nested_exit(struct vcpu *vcpu, u32 reason)
         leave_failed_entry(vcpu, nv, EXIT_BAD_GUEST_STATE, x.qualification);
         return RUN_RESUME;
     }
-    enum exit_owner owner = exit_owner(&nv->v, &x, &maps);
+    enum exit_owner owner = exit_owner(&nv->v, &x, &nv->l1_maps);
     if (owner == EXIT_TO_L1)
-        return reflect(vcpu, reason);
+        return reflect(vcpu, reason, x.qualification);
     if (LIKELY(reason < STAT_REASONS))
         vcpu->stats.l2_handled[reason]++;
     if (owner == EXIT_TO_L0)

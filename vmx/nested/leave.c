@@ -109,13 +109,19 @@ static void save_exit_info(struct nvmcs *nv, const struct leave *x)
         SAVE(nv, GUEST_LINEAR_ADDR, vmread(F(GUEST_LINEAR_ADDR)));
 }
 
-static void load_segment(vmcs_field_t sel, vmcs_field_t base, vmcs_field_t limit, vmcs_field_t ar,
-                         u64 selector, u64 base_value, u64 rights)
+FORCE_INLINE void load_segment(vmcs_field_t sel, vmcs_field_t base, vmcs_field_t limit,
+                               vmcs_field_t ar, u64 selector, u64 base_value, u64 rights)
 {
     vmwrite(sel, selector);
+    if (!selector) { // limit and rights are undefined, and so is a base of 0
+        if (!__builtin_constant_p(base_value))
+            vmwrite(base, base_value);
+        vmwrite(ar, AR_UNUSABLE);
+        return;
+    }
     vmwrite(base, base_value);
     vmwrite(limit, FLAT_LIMIT);
-    vmwrite(ar, selector ? rights : rights | AR_UNUSABLE);
+    vmwrite(ar, rights);
 }
 
 #define LOAD_SEGMENT(NAME, base)                                                                   \

@@ -73,12 +73,12 @@ static void write_exceptions(struct nvmcs *nv)
 static void find_bitmaps(struct vcpu *vcpu, struct nvmcs *nv)
 {
     bool io = V12_HAS(&nv->v, IO_BITMAPS), msr = V12_HAS(&nv->v, MSR_BITMAPS);
-    nv->l1_io_a = io ? l1_page(vcpu, v12(nv, F(IO_BITMAP_A))) : NULL;
-    nv->l1_io_b = io ? l1_page(vcpu, v12(nv, F(IO_BITMAP_B))) : NULL;
+    nv->l1_maps.io_a = io ? l1_page(vcpu, v12(nv, F(IO_BITMAP_A))) : NULL;
+    nv->l1_maps.io_b = io ? l1_page(vcpu, v12(nv, F(IO_BITMAP_B))) : NULL;
     bool shadowing = V12_HAS(&nv->v, VMCS_SHADOWING);
-    nv->l1_msr_bitmap = msr ? l1_page(vcpu, v12(nv, F(MSR_BITMAP))) : NULL;
-    nv->l1_vmread = shadowing ? l1_page(vcpu, v12(nv, F(VMREAD_BITMAP))) : NULL;
-    nv->l1_vmwrite = shadowing ? l1_page(vcpu, v12(nv, F(VMWRITE_BITMAP))) : NULL;
+    nv->l1_maps.msr = msr ? l1_page(vcpu, v12(nv, F(MSR_BITMAP))) : NULL;
+    nv->l1_maps.vmread = shadowing ? l1_page(vcpu, v12(nv, F(VMREAD_BITMAP))) : NULL;
+    nv->l1_maps.vmwrite = shadowing ? l1_page(vcpu, v12(nv, F(VMWRITE_BITMAP))) : NULL;
 }
 
 // Pages of L1 that the processor uses. Where L1 has no memory an unused page of its own budget
@@ -204,6 +204,8 @@ static void merge_l1_state(struct nvmcs *nv, const struct l1_state *l1)
     const struct l1_state *old = &nv->l1_state;
     bool debug = l1->dr7 != old->dr7 || l1->debugctl != old->debugctl || nv->dr7_open;
     bool msrs = l1->efer != old->efer || l1->pat != old->pat || nv->msrs_touched;
+    if (LIKELY(!debug && !msrs))
+        return;
     if (debug && !KEEPS(DEBUG))
         write_debug(nv, l1);
     if (msrs && !KEEPS(EFER))
@@ -214,9 +216,9 @@ static void merge_l1_state(struct nvmcs *nv, const struct l1_state *l1)
     nv->msrs_touched = false;
 }
 
-bool merge_is_due(const struct nvmcs *nv)
+static bool passes_on_state(const struct nvmcs *nv)
 {
-    return nv->v.unmerged || !KEEPS(DEBUG) || !KEEPS(PAT) || !KEEPS(EFER);
+    return !KEEPS(DEBUG) || !KEEPS(PAT) || !KEEPS(EFER);
 }
 
 static void write_virtual_interrupts(struct nvmcs *nv)
@@ -292,14 +294,14 @@ void merge_groups(struct vcpu *vcpu, struct nvmcs *nv, const struct l1_state *l1
     }
     if (groups & GROUP(RFLAGS))
         vmwrite(F(GUEST_RFLAGS), v12(nv, F(GUEST_RFLAGS)));
-    if (groups & ~GROUPS_OFTEN) {
+    if (UNLIKELY(groups & ~GROUPS_OFTEN)) {
         merge_controls(vcpu, nv, groups);
         merge_guest(vcpu, nv, groups, l1);
     }
     // After a new control, too.
     if (groups & (GROUP(TPR) | GROUP(PROC) | GROUP(PROC2)))
         write_virtual_interrupts(nv);
-    if (merge_is_due(nv)) // less what is merged by now
+    if (passes_on_state(nv))
         merge_l1_state(nv, l1);
 }
 
@@ -307,11 +309,11 @@ void merge_groups(struct vcpu *vcpu, struct nvmcs *nv, const struct l1_state *l1
 // it while the VMCS is active, and what L0 opens is few words.
 void merge_msr_bitmap(struct vcpu *vcpu, struct nvmcs *nv)
 {
-    if (!nv->l1_msr_bitmap && nv->msrs_closed)
+    if (!nv->l1_maps.msr && nv->msrs_closed)
         return;
-    nv->msrs_closed = !nv->l1_msr_bitmap;
+    nv->msrs_closed = !nv->l1_maps.msr;
     u64 *to = phys_ptr(nv->msr_bitmap);
-    const u64 *l0 = phys_ptr(vcpu->vm->msr_bitmap), *l1 = (const u64 *)nv->l1_msr_bitmap;
+    const u64 *l0 = phys_ptr(vcpu->vm->msr_bitmap), *l1 = (const u64 *)nv->l1_maps.msr;
     for (unsigned i = 0; i < vcpu->vm->msr_opens; i++) {
         unsigned r = vcpu->vm->msr_open[i], w = r + MSR_BITMAP_WRITES;
         to[r] = l1 ? l0[r] | l1[r] : ~0ull;

@@ -54,19 +54,17 @@ struct nvmcs {
     gpa_t gpa;
     struct list lru; // in nested.active or nested.parked
     struct vmcs vmcs02;
-    hpa_t msr_bitmap;  // of vmcs02
-    u8 *l1_msr_bitmap; // L1's pages as vmcs12 names them now, NULL: no such memory or off
-    u8 *l1_io_a, *l1_io_b;
-    u8 *l1_vmread, *l1_vmwrite;
-    bool x2apic_open;         // the MSR bitmap opens x2APIC MSRs
-    bool is_shadow;           // L1's indicator of a shadow VMCS
-    u8 lazy;                  // LAZY_ bits: guest state that is in vmcs02 only
-    bool lma_touched;         // L2 wrote EFER since the last exit
-    bool msrs_touched;        // L2 wrote EFER or PAT since the last entry
-    bool dr7_open;            // L2 can change DR7 without an exit
-    bool msrs_closed;         // msr_bitmap lets nothing through
-    struct l1_state l1_state; // of the last entry, where a "load" control is off
-    u8 slot;                  // of nested.slots; its VPID is vpid02
+    hpa_t msr_bitmap;            // of vmcs02
+    struct exit_bitmaps l1_maps; // L1's pages as vmcs12 names them now
+    bool x2apic_open;            // the MSR bitmap opens x2APIC MSRs
+    bool is_shadow;              // L1's indicator of a shadow VMCS
+    u8 lazy;                     // LAZY_ bits: guest state that is in vmcs02 only
+    bool lma_touched;            // L2 wrote EFER since the last exit
+    bool msrs_touched;           // L2 wrote EFER or PAT since the last entry
+    bool dr7_open;               // L2 can change DR7 without an exit
+    bool msrs_closed;            // msr_bitmap lets nothing through
+    struct l1_state l1_state;    // of the last entry, where a "load" control is off
+    u8 slot;                     // of nested.slots; its VPID is vpid02
     u16 vpid02;
     bool flush_vpid; // vpid02 before the next entry
     u64 vmcs02_eptp; // what EPTP of vmcs02 holds
@@ -155,9 +153,6 @@ void merge_msr_bitmap(struct vcpu *vcpu, struct nvmcs *nv);
 
 // Whether `groups` or absent "load" controls need struct l1_state.
 bool merge_needs_l1_state(const struct nvmcs *nv);
-
-// Whether there is anything for merge_groups() to do.
-bool merge_is_due(const struct nvmcs *nv);
 
 // --- entry.c ---
 

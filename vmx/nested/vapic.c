@@ -46,7 +46,7 @@ void vapic_open_msrs(struct nvmcs *nv)
     static const u32 writes[] = {MSR_X2APIC_TPR, MSR_X2APIC_EOI, MSR_X2APIC_SELF};
     bool delivery = V12_HAS(&nv->v, VIRTUAL_INTR_DELIVERY);
     u8 *to = phys_ptr(nv->msr_bitmap);
-    const u8 *l1 = nv->l1_msr_bitmap;
+    const u8 *l1 = nv->l1_maps.msr;
     vapic_close_msrs(nv);
     if (!l1)
         return;

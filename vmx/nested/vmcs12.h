@@ -9,8 +9,8 @@
 struct vmcs12 {
     u64 f[VF_COUNT]; // by field index; never more bits than the field has
     u32 unchecked;   // groups that changed since they last passed the entry checks
-    u32 unmerged;    // groups that changed since they were merged into vmcs02
     bool launched;   // the launch state
+    u32 unmerged;    // groups that changed since they were merged into vmcs02
 };
 
 // The start of a VMCS region as it lies in L1's memory. The rest of the 4 KiB is not used.
