@@ -31,7 +31,8 @@ static const char *const names[VF_COUNT] = {
 
 const struct field_rule field_rules[VF_COUNT] = {
 #define FIELD(name, encoding, exists, merge, group)                                                \
-    {FIELD_MASK(encoding), 1u << GROUP_##group, GROUP_##group, MERGE_##merge},
+    {FIELD_MASK(encoding), GROUP_##group == GROUP_NONE ? 0 : 1u << GROUP_##group, GROUP_##group,   \
+     MERGE_##merge},
 #include "vmx/field.def"
 #undef FIELD
 };

@@ -67,7 +67,7 @@ enum field_group {
     GROUP_MSRS,
     GROUP_STATE,
     GROUP_LINK,
-    GROUP_EXIT_INFO,
+    GROUP_NONE, // neither checked nor merged: exit information, and HOST_RSP
     GROUP_COUNT
 };
 
@@ -116,7 +116,7 @@ static inline bool field_read_only(vmcs_field_t f)
 // What else is to be known of a field whose name is not written in the source.
 struct field_rule {
     u64 mask;   // the bits that a value may have on a processor with 64-bit mode
-    u32 groups; // the set of its group
+    u32 groups; // the set of its group; empty for GROUP_NONE
     u8 group, merge;
 };
 extern const struct field_rule field_rules[VF_COUNT];

@@ -319,6 +319,25 @@ TEST(region)
         CHECK_EQ(b.f[i], field_mask(field_at(i)));
 }
 
+TEST(update_sees_each_field)
+{
+    struct vmcs12 v;
+    struct vmcs12_region r = {.revision = NESTED_VMCS_REVISION};
+    base_vmcs12(&v);
+    for (unsigned i = 0; i < VF_COUNT; i++) {
+        v12_to_region(&v, &r);
+        v.unchecked = v.unmerged = 0;
+        CHECK(!v12_update(&v, &r));
+        r.f[i] ^= field_mask(field_at(i)) + 1; // beyond the field's width, or nothing
+        CHECK(!v12_update(&v, &r));
+        CHECK_EQ(v.unchecked | v.unmerged, 0);
+        r.f[i] ^= 1;
+        CHECK(v12_update(&v, &r));
+        CHECK_EQ(v.unmerged, field_rules[i].groups);
+        CHECK_EQ(v.f[i], r.f[i] & field_mask(field_at(i)));
+    }
+}
+
 TEST(only_a_change_is_dirty)
 {
     struct vmcs12 v;

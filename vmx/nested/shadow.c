@@ -112,6 +112,8 @@ void shadow_fetch(struct nvmcs *nv, bool all)
     fetch(nv, F(PROC_CTRL));
     fetch(nv, F(ENTRY_INTR_INFO));
     fetch(nv, F(PREEMPTION_TIMER));
+    fetch(nv, F(GUEST_RFLAGS));
+    fetch(nv, F(HOST_RSP));
     if (V12_HAS(&nv->v, VIRTUAL_INTR_DELIVERY) ||
         (all && CAP_HAS(&vmx.caps, VIRTUAL_INTR_DELIVERY)))
         fetch(nv, F(GUEST_INTR_STATUS));

@@ -217,16 +217,17 @@ struct nvmcs *store_get(struct vcpu *vcpu, gpa_t gpa)
         return NULL;
     struct nvmcs *nv = find(&vcpu->nested->parked, gpa);
     if (nv) {
-        v12_update(&nv->v, region);
+        if (v12_update(&nv->v, region))
+            nv->shadow_due = SHADOW_ALL;
         nv->v.unmerged |= GROUP(TSC); // L1's own offset may have changed
     } else {
         nv = new_nvmcs(vcpu, gpa);
         if (!nv)
             return NULL;
         v12_from_region(&nv->v, region);
+        nv->shadow_due = SHADOW_ALL;
     }
     nv->flush_vpid = true;
-    nv->shadow_due = SHADOW_ALL;
     make_active(vcpu->nested, nv);
     return nv;
 }

@@ -85,8 +85,8 @@ static inline u64 v12_controls(const struct vmcs12 *v, enum control_word w)
 void v12_from_region(struct vmcs12 *v, const struct vmcs12_region *region);
 
 // The same for a vmcs12 that was taken from this region before: only groups that changed since are
-// to be checked and merged again.
-void v12_update(struct vmcs12 *v, const struct vmcs12_region *region);
+// to be checked and merged again. Whether anything changed.
+bool v12_update(struct vmcs12 *v, const struct vmcs12_region *region);
 
 // Puts a vmcs12 into a region; the revision and the abort indicator there stay.
 void v12_to_region(const struct vmcs12 *v, struct vmcs12_region *region);
