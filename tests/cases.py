@@ -197,6 +197,12 @@ BAD_INPUT = [
         [r"nestor\.cfg:\d+: .*VM test is not started"],
     ),
     Boot(
+        "mitigations-off",
+        config="mitigations = off\n" + vm("only=entry"),
+        files={"k.elf": l1("boot.elf")},
+        expect=[r"speculation barriers: off", r"^exit: 0"],
+    ),
+    Boot(
         "one-vm-is-wrong",
         config="[vm bad]\nkernel = k.elf\nmemory = 64M\ncpus = 0\n" + vm("only=entry"),
         files={"k.elf": l1("boot.elf")},
