@@ -382,7 +382,7 @@ static inline void step_prefill(struct world *w, unsigned t)
     WORLD_CHECK(now.ad_set == before.ad_set && now.dirty == before.dirty);
 }
 
-// Everything goes: only the roots may still hold memory.
+// Everything goes: first only the roots may still hold memory, then nothing.
 static inline void check_leaks(struct world *w)
 {
     u64 roots = 0;
@@ -396,6 +396,7 @@ static inline void check_leaks(struct world *w)
         roots++;
     }
     WORLD_CHECK(w->cache.pool.used == 2 * roots);
+    WORLD_CHECK(!ept02_release(&w->cache));
 }
 
 // Plays up to `steps` steps, or until the bytes are used up.
