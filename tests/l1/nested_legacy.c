@@ -1,5 +1,5 @@
 // L1 outside IA-32e mode: 32-bit operands, halves of fields of 64 bits, host address-space size 0,
-// 32-bit and PAE paging of the host. (vmx/legacy.asm is that L1.)
+// 32-bit and PAE paging of the host, segments of memory operands. (vmx/legacy.asm is that L1.)
 
 #include "tests/l1/nested.h"
 
@@ -13,9 +13,20 @@ struct legacy {
     u32 writes, reads;
     u32 result;
     u32 cr0_after, cr3_after, cr4_after, efer_after, cs_after, ss_after, flags_after, gdt_after;
+    u32 tries;
+    struct table_pointer idt;
 } PACKED;
 
+// An instruction with its operand at FS:offset.
+enum insn { TRY_VMPTRST, TRY_VMPTRLD, TRY_VMREAD, TRY_VMWRITE };
+struct
+try {
+    u32 insn, selector, offset;
+    u32 result; // vector << 16 | error code of the fault, or 0
+};
+
 void legacy_run(struct legacy *l);
+extern u8 legacy_fault_12[], legacy_fault_13[], legacy_fault_14[];
 
 #define END      0xffffffffu
 #define CR4_PSE  BIT(4)
@@ -25,6 +36,37 @@ void legacy_run(struct legacy *l);
 asm(".pushsection .text\n.code32\nl2_legacy: vmcall\n.code64\n.popsection");
 extern u8 l2_legacy[];
 
+#define GP_0     (13u << 16)
+#define SEL_DOWN SEL_FREE
+#define DOWN     0x0040970000000fffull // data, expand-down: offsets from 1000H on
+
+static const struct row {
+    const char *name;
+    enum insn insn;
+    u32 selector;
+    u64 offset; // ~0: of the pointer to the VMCS
+    u32 result;
+} rows[] = {
+    {"VMPTRST to the end of a segment", TRY_VMPTRST, SEL_SMALL, 0xf8, 0},
+    {"VMPTRST across its limit", TRY_VMPTRST, SEL_SMALL, 0xf9, GP_0},
+    {"VMPTRLD across its limit", TRY_VMPTRLD, SEL_SMALL, 0xf9, GP_0},
+    {"VMREAD to the end of a segment", TRY_VMREAD, SEL_SMALL, 0xfc, 0},
+    {"VMREAD across its limit", TRY_VMREAD, SEL_SMALL, 0xfd, GP_0},
+    {"VMWRITE from the end of a segment", TRY_VMWRITE, SEL_SMALL, 0xfc, 0},
+    {"VMWRITE across its limit", TRY_VMWRITE, SEL_SMALL, 0xfd, GP_0},
+    {"VMWRITE far beyond its limit", TRY_VMWRITE, SEL_SMALL, 0xfffffffc, GP_0},
+    {"VMPTRLD from a read-only segment", TRY_VMPTRLD, SEL_READONLY, ~0ull, 0},
+    {"VMPTRST to a read-only segment", TRY_VMPTRST, SEL_READONLY, ~0ull, GP_0},
+    {"VMREAD to a read-only segment", TRY_VMREAD, SEL_READONLY, ~0ull, GP_0},
+    {"VMPTRLD from a null segment", TRY_VMPTRLD, 0, ~0ull, GP_0},
+    {"VMPTRST to a null segment", TRY_VMPTRST, 0, ~0ull, GP_0},
+    {"VMPTRLD from an expand-down segment", TRY_VMPTRLD, SEL_DOWN, ~0ull, 0},
+    {"VMPTRLD below an expand-down segment", TRY_VMPTRLD, SEL_DOWN, 0xff0, GP_0},
+    {"VMPTRLD from the last byte below it", TRY_VMPTRLD, SEL_DOWN, 0xfff, GP_0},
+};
+
+static struct try tries[ARRAY_SIZE(rows) + 1];
+static u64 gates[32];
 static struct pair writes[128], reads[16];
 static u32 count;
 
@@ -114,6 +156,27 @@ static void put_guest(const struct legacy *l)
     put(GUEST_RSP, 0x7000);
 }
 
+static u64 gate(const u8 *handler)
+{
+    u64 to = (u64)handler;
+    return (to & 0xffff) | SEL_CODE32 << 16 | 0x8e00ull << 32 | to >> 16 << 48;
+}
+
+static void prepare_tries(struct legacy *l)
+{
+    gates[12] = gate(legacy_fault_12);
+    gates[13] = gate(legacy_fault_13);
+    gates[14] = gate(legacy_fault_14);
+    gdt[SEL_DOWN / 8] = DOWN;
+    l->idt = (struct table_pointer){sizeof(gates) - 1, (u64)gates};
+    l->tries = (u32)(u64)tries;
+    for (u32 i = 0; i < ARRAY_SIZE(rows); i++) {
+        u64 offset = rows[i].offset == ~0ull ? (u64)&l->vmcs : rows[i].offset;
+        tries[i] = (struct try){rows[i].insn, rows[i].selector, (u32)offset, END};
+    }
+    tries[ARRAY_SIZE(rows)].insn = END;
+}
+
 static void run(u64 cr3, u64 cr4, const char *name)
 {
     static const u16 fields[] = {EXIT_REASON, EXIT_LENGTH, TSC_OFFSET, HIGH(TSC_OFFSET), GUEST_RIP};
@@ -124,6 +187,7 @@ static void run(u64 cr3, u64 cr4, const char *name)
                          .vmcs = vmx_region(),
                          .writes = (u32)(u64)writes,
                          .reads = (u32)(u64)reads};
+    prepare_tries(l);
     count = 0;
     put_controls();
     put_host(l);
@@ -133,6 +197,8 @@ static void run(u64 cr3, u64 cr4, const char *name)
         reads[i] = (struct pair){fields[i], 0};
     reads[ARRAY_SIZE(fields)].encoding = END;
     legacy_run(l);
+    for (u32 i = 0; i < ARRAY_SIZE(rows); i++)
+        check_eq(tries[i].result, rows[i].result, "%s: %s", name, rows[i].name);
     check_eq(l->result, 0, "%s: a guest was entered and left", name);
     check_eq(reads[0].value, R_VMCALL, "%s: exit reason", name);
     check_eq(reads[1].value, 3, "%s: instruction length", name);

@@ -5,6 +5,8 @@
 HOST_RSP  equ 0x6c14
 HOST_RIP  equ 0x6c16
 VM_ERROR  equ 0x4400
+EXIT_REASON equ 0x4402
+TSC_OFFSET equ 0x2010
 END       equ -1
 
 ; struct legacy of legacy.h
@@ -16,6 +18,16 @@ L_WRITES  equ 24                    ; pairs of encoding and value, END
 L_READS   equ 28
 L_RESULT  equ 32
 L_AFTER   equ 36                    ; CR0, CR3, CR4, EFER, CS, SS, EFLAGS, GDTR limit after the exit
+L_TRIES   equ 68                    ; struct try, the last with END as its instruction
+L_IDT     equ 72                    ; table_pointer of 32-bit gates
+
+; struct try of nested_legacy.c
+T_INSN    equ 0
+T_SEL     equ 4                     ; for FS
+T_OFFSET  equ 8
+T_RESULT  equ 12
+T_SIZE    equ 16
+FAILED    equ 0xffff0000            ; VMfail, in place of vector << 16 | error code
 
 extern gdt_pointer, idt_pointer, pml4
 
@@ -93,6 +105,7 @@ operate:
     jbe .off
     vmptrld [esi + L_VMCS]
     jbe .off
+    call try_operands
     mov edi, [esi + L_WRITES]
 .write:
     mov edx, [edi]
@@ -135,6 +148,65 @@ operate:
 .return:
     ret
 
+; Executes instructions with operands in FS, which may fault.
+try_operands:
+    lidt [esi + L_IDT]
+    mov edi, [esi + L_TRIES]
+.next:
+    mov eax, [edi + T_INSN]
+    cmp eax, END
+    je .done
+    mov ecx, [edi + T_SEL]
+    mov fs, cx
+    mov ebx, [edi + T_OFFSET]
+    mov [try_esp], esp
+    call [.insn + eax * 4]
+    mov eax, FAILED
+    jbe .result
+    xor eax, eax
+.result:
+    mov [edi + T_RESULT], eax
+    add edi, T_SIZE
+    jmp .next
+.done:
+    LOAD_SEGMENTS eax, SEL_DATA, fs
+    ret
+
+.insn:
+    dd .vmptrst, .vmptrld, .vmread, .vmwrite
+
+.vmptrst:
+    vmptrst [fs:ebx]
+    ret
+.vmptrld:
+    vmptrld [fs:ebx]
+    ret
+.vmread:
+    mov edx, EXIT_REASON
+    vmread [fs:ebx], edx
+    ret
+.vmwrite:
+    mov edx, TSC_OFFSET
+    vmwrite edx, [fs:ebx]
+    ret
+
+; Handlers of faults with an error code.
+%macro FAULT 1
+global legacy_fault_%1
+legacy_fault_%1:
+    pop eax
+    or eax, %1 << 16
+    jmp fault
+%endmacro
+
+FAULT 12
+FAULT 13
+FAULT 14
+
+fault:
+    mov esp, [try_esp]
+    jmp try_operands.result
+
 ; What the exit loaded.
 after:
     mov eax, cr0
@@ -159,6 +231,7 @@ section .bss
 align 16
 saved_rsp: resq 1
 saved_cr4: resd 1
+try_esp: resd 1
 alignb 16
     resb 4096
 legacy_stack_top:
