@@ -2,6 +2,7 @@
 
 #include "libc/string.h"
 #include "libc/x86.h"
+#include "vmx/event.h"
 #include "vmx/nested/nested.h"
 #include "vmx/vmxop.h"
 
@@ -10,6 +11,11 @@
 unsigned vcpu_cpl(void)
 {
     return vmread(F(GUEST_SS_AR)) >> 5 & 3;
+}
+
+bool vcpu_in_64bit_code(void)
+{
+    return vmread(F(GUEST_CS_AR)) & CS_AR_L && vmread(F(GUEST_EFER)) & EFER_LMA;
 }
 
 static void *l1_page(void *ctx, gpa_t page, unsigned use)
@@ -161,4 +167,36 @@ bool vcpu_linear_write(struct vcpu *vcpu, u64 linear, const void *from, u64 len,
     vcpu_paging(vcpu, &p);
     enum guestpt_result r = guest_linear_write(&p, linear, from, len, access_of(GUESTPT_WRITE), &f);
     return vcpu_access_done(vcpu, r, &f, fault) || is_absent(r, &f, fault);
+}
+
+static bool operand_address(struct vcpu *vcpu, const struct insn_info *info, unsigned size,
+                            enum mem_access access, u64 *linear, struct guest_fault *fault)
+{
+    struct seg_state seg[SEG_COUNT];
+    struct linear_ctx ctx;
+    vcpu_linear_ctx(vcpu, &ctx, seg);
+    return linear_address(&ctx, &info->mem, size, access, linear, fault);
+}
+
+bool vcpu_operand_read(struct vcpu *vcpu, const struct insn_info *info, void *to, unsigned size)
+{
+    u64 linear;
+    struct guest_fault f;
+    if (operand_address(vcpu, info, size, MEM_READ, &linear, &f) &&
+        vcpu_linear_read(vcpu, linear, to, size, &f))
+        return true;
+    vcpu_inject_fault(vcpu, &f);
+    return false;
+}
+
+bool vcpu_operand_write(struct vcpu *vcpu, const struct insn_info *info, const void *from,
+                        unsigned size)
+{
+    u64 linear;
+    struct guest_fault f;
+    if (operand_address(vcpu, info, size, MEM_WRITE, &linear, &f) &&
+        vcpu_linear_write(vcpu, linear, from, size, &f))
+        return true;
+    vcpu_inject_fault(vcpu, &f);
+    return false;
 }

@@ -5,6 +5,8 @@
 #include "vmx/operand.h"
 #include "vmx/vm.h"
 
+#define CS_AR_L BIT(13) // of GUEST_CS_AR
+
 // Physical memory of that guest (for L2: ngpa through EPT12), as the processor reads it for itself.
 // False if it is no RAM; if EPT12 is the reason, the exit for L1 waits then (vcpu->event).
 bool vcpu_read_physical(struct vcpu *vcpu, u64 address, void *to, u64 len);
@@ -20,9 +22,19 @@ bool vcpu_linear_read(struct vcpu *vcpu, u64 linear, void *to, u64 len, struct g
 bool vcpu_linear_write(struct vcpu *vcpu, u64 linear, const void *from, u64 len,
                        struct guest_fault *fault);
 
-// The same for an access by way of ept/guestpt.h itself: true if it succeeded, else `fault`.
+// Copies from or to the memory operand that `info` describes, for the instruction of the exit at
+// hand. False: the guest's fault is on its way.
+bool vcpu_operand_read(struct vcpu *vcpu, const struct insn_info *info, void *to, unsigned size);
+bool vcpu_operand_write(struct vcpu *vcpu, const struct insn_info *info, const void *from,
+                        unsigned size);
+
+// vcpu_linear_read() for an access by way of ept/guestpt.h itself: true if it succeeded, else
+// `fault`.
 bool vcpu_access_done(struct vcpu *vcpu, enum guestpt_result result, const struct guestpt_fault *f,
                       struct guest_fault *fault);
 
 // The guest's current privilege level, 0..3: that of SS, as the manual says.
 unsigned vcpu_cpl(void);
+
+// Whether it executes 64-bit code.
+bool vcpu_in_64bit_code(void);

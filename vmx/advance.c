@@ -4,7 +4,6 @@
 #include "vmx/nested/nested.h"
 
 #define INSN_BYTES   15
-#define CS_AR_L      BIT(13)
 #define DEBUGCTL_BTF BIT(1)
 
 void vcpu_advance_rare(struct vcpu *vcpu, u64 next, u64 blocking, u64 rflags)

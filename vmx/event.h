@@ -30,10 +30,10 @@ enum event_type {
 // already waiting it becomes what the manual's "double fault" rules say.
 void vcpu_inject(struct vcpu *vcpu, u8 vector, bool has_error, u32 error);
 
-// #GP(0).
 // The guest shuts down: L1's VM is stopped, L2's triple fault is L1's to see.
 void vcpu_triple_fault(struct vcpu *vcpu);
 
+// #GP(0).
 static inline void vcpu_inject_gp(struct vcpu *vcpu)
 {
     vcpu_inject(vcpu, 13, true, 0);

@@ -92,10 +92,9 @@ static enum run_result string_io(struct vcpu *vcpu, u64 q)
     return RUN_RESUME;
 }
 
-#define DR7_ENABLES        0xff
-#define DR7_RW_IO          2
-#define CR4_DE             BIT(3)
-#define PENDING_BREAKPOINT BIT(12)
+#define DR7_ENABLES 0xff
+#define DR7_RW_IO   2
+#define CR4_DE      BIT(3)
 
 static u64 read_dr(unsigned n)
 {
@@ -131,7 +130,8 @@ static void check_breakpoints(u64 dr7, u16 port, unsigned size)
             hit |= BIT(n);
     }
     if (hit)
-        vmwrite(F(GUEST_PENDING_DEBUG), vmread(F(GUEST_PENDING_DEBUG)) | hit | PENDING_BREAKPOINT);
+        vmwrite(F(GUEST_PENDING_DEBUG),
+                vmread(F(GUEST_PENDING_DEBUG)) | hit | PENDING_DEBUG_ENABLED);
 }
 
 enum run_result exit_io(struct vcpu *vcpu)

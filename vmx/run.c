@@ -10,8 +10,6 @@
 #include "vmx/nested/nested.h"
 #include "vmx/switch.h"
 
-#define QUIRK_PERIOD_NS 10000000
-
 _Static_assert(offsetof(struct vcpu, gpr) == 0, "vmx/enter.asm");
 _Static_assert(offsetof(struct vcpu, vmcs) == 128, "vmx/enter.asm");
 _Static_assert(offsetof(struct vcpu, host_rsp) == 136, "vmx/enter.asm");

@@ -25,7 +25,6 @@
 
 #define CS_CONFORMING  BIT(2)
 #define CS_DPL         (3u << 5)
-#define CS_L           BIT(13)
 
 static vmx_result_t fault(struct vcpu *vcpu, u8 vector)
 {
@@ -74,7 +73,7 @@ static inline enum run_result finish(struct vcpu *vcpu, vmx_result_t r)
 static inline u64 in_plain_code(void)
 {
     u64 efer = vmread(F(GUEST_EFER));
-    bool plain = (vmread(F(GUEST_CS_AR)) & (CS_L | CS_DPL | CS_CONFORMING)) == CS_L;
+    bool plain = (vmread(F(GUEST_CS_AR)) & (CS_AR_L | CS_DPL | CS_CONFORMING)) == CS_AR_L;
     return LIKELY(plain && efer & EFER_LMA) ? efer : 0;
 }
 
@@ -96,21 +95,6 @@ static inline bool may_execute(struct vcpu *vcpu, u64 *plain, vmx_result_t *r)
     return LIKELY(*plain && vcpu->nested->vmxon) || may_execute_otherwise(vcpu, r);
 }
 
-// The linear address of the memory operand. False: `r` is the fault.
-static bool operand_address(struct vcpu *vcpu, const struct insn_info *info, unsigned size,
-                            enum mem_access access, u64 *linear, vmx_result_t *r)
-{
-    struct seg_state seg[SEG_COUNT];
-    struct linear_ctx ctx;
-    struct guest_fault f;
-    vcpu_linear_ctx(vcpu, &ctx, seg);
-    if (linear_address(&ctx, &info->mem, size, access, linear, &f))
-        return true;
-    vcpu_inject_fault(vcpu, &f);
-    *r = VMX_DONE;
-    return false;
-}
-
 static void decode(enum info_format format, struct insn_info *info)
 {
     insn_info_decode(format, (u32)vmread(F(EXIT_INSTR_INFO)), vmread(F(EXIT_QUALIFICATION)), info);
@@ -119,31 +103,10 @@ static void decode(enum info_format format, struct insn_info *info)
 static NOINLINE bool read_operand_otherwise(struct vcpu *vcpu, enum info_format format, void *to,
                                             unsigned size, vmx_result_t *r)
 {
-    u64 linear;
-    struct guest_fault f;
     struct insn_info info;
     decode(format, &info);
-    if (!operand_address(vcpu, &info, size, MEM_READ, &linear, r))
-        return false;
-    if (vcpu_linear_read(vcpu, linear, to, size, &f))
-        return true;
-    vcpu_inject_fault(vcpu, &f);
-    *r = VMX_DONE;
-    return false;
-}
-
-static bool write_operand(struct vcpu *vcpu, const struct insn_info *info, const void *from,
-                          unsigned size, vmx_result_t *r)
-{
-    u64 linear;
-    struct guest_fault f;
-    if (!operand_address(vcpu, info, size, MEM_WRITE, &linear, r))
-        return false;
-    if (vcpu_linear_write(vcpu, linear, from, size, &f))
-        return true;
-    vcpu_inject_fault(vcpu, &f);
-    *r = VMX_DONE;
-    return false;
+    *r = VMX_DONE; // if it faults
+    return vcpu_operand_read(vcpu, &info, to, size);
 }
 
 // L0's pointer to the memory operand of plain code, if its address is a base plus a displacement
@@ -329,21 +292,16 @@ enum run_result nested_vmptrst(struct vcpu *vcpu)
     struct nvmcs *nv = vcpu->nested->current;
     u64 pointer = nv ? nv->gpa.v : VMCS_NONE.v;
     decode(INFO_REGION, &info);
-    return finish(vcpu, write_operand(vcpu, &info, &pointer, 8, &r) ? VMX_SUCCEED : r);
+    return finish(vcpu, vcpu_operand_write(vcpu, &info, &pointer, 8) ? VMX_SUCCEED : VMX_DONE);
 }
 
-static bool in_64bit_code(void)
+bool nested_find_field(const struct vcpu *vcpu, u64 operand, bool wide, vmcs_field_t *f, bool *high)
 {
-    return vmread(F(GUEST_CS_AR)) & CS_L && vmread(F(GUEST_EFER)) & EFER_LMA;
+    return !field_from_encoding(wide ? operand : (u32)operand, f, high) &&
+           vcpu->nested->exists[f->i];
 }
 
-// The field that an operand of VMREAD or VMWRITE names, if L1's processor has it.
-static bool find_field(struct vcpu *vcpu, u64 encoding, vmcs_field_t *f, bool *high)
-{
-    return !field_from_encoding(encoding, f, high) && vcpu->nested->exists[f->i];
-}
-
-// The same for a whole field. `care`: the reasons to look closer.
+// nested_find_field() for a whole field in 64-bit code. `care`: the reasons to look closer.
 static inline bool quick_field(const struct nested *n, u64 encoding, unsigned care, vmcs_field_t *f)
 {
     if (UNLIKELY(encoding >= FIELD_MAP || n->field_map[encoding] == NO_FIELD))
@@ -356,19 +314,17 @@ static vmx_result_t do_vmread(struct vcpu *vcpu)
 {
     struct nvmcs *nv = vcpu->nested->current;
     struct insn_info info;
-    vmx_result_t r;
     vmcs_field_t f;
-    bool high, wide = in_64bit_code();
+    bool high, wide = vcpu_in_64bit_code();
     if (!nv)
         return VMX_FAIL_INVALID;
     decode(INFO_VMCS_FIELD, &info);
-    u64 encoding = vcpu_gpr(vcpu, info.reg2);
-    if (!find_field(vcpu, wide ? encoding : (u32)encoding, &f, &high))
+    if (!nested_find_field(vcpu, vcpu_gpr(vcpu, info.reg2), wide, &f, &high))
         return fail(vcpu, VMX_ERR_NO_FIELD);
     store_sync_lazy(vcpu, nv, vcpu->nested->care[f.i]);
     u64 value = field_part(f, high, wide, v12(nv, f));
     if (!info.is_reg)
-        return write_operand(vcpu, &info, &value, wide ? 8 : 4, &r) ? VMX_SUCCEED : r;
+        return vcpu_operand_write(vcpu, &info, &value, wide ? 8 : 4) ? VMX_SUCCEED : VMX_DONE;
     vcpu_set_gpr(vcpu, info.reg1, value);
     return VMX_SUCCEED;
 }
@@ -399,7 +355,7 @@ static vmx_result_t do_vmwrite(struct vcpu *vcpu)
     struct insn_info info;
     vmx_result_t r;
     vmcs_field_t f;
-    bool high, wide = in_64bit_code();
+    bool high, wide = vcpu_in_64bit_code();
     u64 value = 0;
     if (!nv)
         return VMX_FAIL_INVALID;
@@ -408,8 +364,7 @@ static vmx_result_t do_vmwrite(struct vcpu *vcpu)
         value = vcpu_gpr(vcpu, info.reg1);
     else if (!read_operand_otherwise(vcpu, INFO_VMCS_FIELD, &value, wide ? 8 : 4, &r))
         return r;
-    u64 encoding = vcpu_gpr(vcpu, info.reg2);
-    if (!find_field(vcpu, wide ? encoding : (u32)encoding, &f, &high))
+    if (!nested_find_field(vcpu, vcpu_gpr(vcpu, info.reg2), wide, &f, &high))
         return fail(vcpu, VMX_ERR_NO_FIELD);
     unsigned care = vcpu->nested->care[f.i];
     if (care & CARE_READ_ONLY)
@@ -480,7 +435,7 @@ enum run_result nested_vmresume(struct vcpu *vcpu)
 // monitor, which there is none.
 static vmx_result_t vmcall(struct vcpu *vcpu)
 {
-    bool compatibility = vmread(F(GUEST_EFER)) & EFER_LMA && !in_64bit_code();
+    bool compatibility = vmread(F(GUEST_EFER)) & EFER_LMA && !vcpu_in_64bit_code();
     if (vmread(F(GUEST_RFLAGS)) & RFLAGS_VM || compatibility)
         return fault(vcpu, VEC_UD);
     return vcpu_cpl() ? fault(vcpu, VEC_GP) : fail(vcpu, VMX_ERR_VMCALL);
@@ -502,7 +457,7 @@ static inline bool read_invalidation(struct vcpu *vcpu, u64 plain, u64 types, u6
 {
     u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
     u64 reg = vcpu_gpr(vcpu, INFO_REG2(info));
-    *type = LIKELY(plain) || in_64bit_code() ? reg : (u32)reg;
+    *type = LIKELY(plain) || vcpu_in_64bit_code() ? reg : (u32)reg;
     if (LIKELY(*type < 4 && types >> *type & 1))
         return read_operand(vcpu, INFO_INVALIDATE, plain, info, d, sizeof(*d), r);
     *r = fail(vcpu, VMX_ERR_INVALIDATION);

@@ -106,8 +106,7 @@ static enum run_result emulate_trapped(struct vcpu *vcpu, u32 reason)
 // A register operand, of 32 bits outside 64-bit mode.
 static u64 operand(struct vcpu *vcpu, unsigned reg)
 {
-    bool wide = vmread(F(GUEST_EFER)) & EFER_LMA && vmread(F(GUEST_CS_AR)) & BIT(13);
-    return wide ? vcpu_gpr(vcpu, reg) : (u32)vcpu_gpr(vcpu, reg);
+    return vcpu_in_64bit_code() ? vcpu_gpr(vcpu, reg) : (u32)vcpu_gpr(vcpu, reg);
 }
 
 // What the reason defines; the rest of `*x` is left as it is.

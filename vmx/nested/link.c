@@ -45,22 +45,6 @@ static bool find(struct vcpu *vcpu, struct linked *l, u64 *flags)
     return l->nv || l->region;
 }
 
-static bool copy_operand(struct vcpu *vcpu, const struct insn_info *info, u64 *value, unsigned size,
-                         enum mem_access access)
-{
-    struct seg_state seg[SEG_COUNT];
-    struct linear_ctx ctx;
-    struct guest_fault f;
-    u64 linear;
-    vcpu_linear_ctx(vcpu, &ctx, seg);
-    if (linear_address(&ctx, &info->mem, size, access, &linear, &f) &&
-        (access == MEM_WRITE ? vcpu_linear_write(vcpu, linear, value, size, &f)
-                             : vcpu_linear_read(vcpu, linear, value, size, &f)))
-        return true;
-    vcpu_inject_fault(vcpu, &f);
-    return false;
-}
-
 struct operands {
     struct insn_info info;
     bool wide, high;
@@ -70,9 +54,7 @@ struct operands {
 
 static bool find_field(struct vcpu *vcpu, struct operands *o)
 {
-    u64 encoding = vcpu_gpr(vcpu, o->info.reg2);
-    return !field_from_encoding(o->wide ? encoding : (u32)encoding, &o->f, &o->high) &&
-           vcpu->nested->exists[o->f.i];
+    return nested_find_field(vcpu, vcpu_gpr(vcpu, o->info.reg2), o->wide, &o->f, &o->high);
 }
 
 // VMfailValid of "Conventions": the error number is the current VMCS's, L1's for this L2.
@@ -85,12 +67,11 @@ static int no_field(struct vcpu *vcpu)
 // The flags that the instruction leaves, or -1 after a fault.
 static int do_vmread(struct vcpu *vcpu, const struct linked *l, struct operands *o)
 {
-    if (!find_field(vcpu, o)) {
+    if (!find_field(vcpu, o))
         return no_field(vcpu);
-    }
     u64 value = field_part(o->f, o->high, o->wide, get(vcpu, l, o->f));
     if (!o->info.is_reg)
-        return copy_operand(vcpu, &o->info, &value, o->size, MEM_WRITE) ? 0 : -1;
+        return vcpu_operand_write(vcpu, &o->info, &value, o->size) ? 0 : -1;
     vcpu_set_gpr(vcpu, o->info.reg1, value);
     return 0;
 }
@@ -100,11 +81,10 @@ static int do_vmwrite(struct vcpu *vcpu, const struct linked *l, struct operands
     u64 value = 0;
     if (o->info.is_reg)
         value = vcpu_gpr(vcpu, o->info.reg1);
-    else if (!copy_operand(vcpu, &o->info, &value, o->size, MEM_READ))
+    else if (!vcpu_operand_read(vcpu, &o->info, &value, o->size))
         return -1;
-    if (!find_field(vcpu, o)) {
+    if (!find_field(vcpu, o))
         return no_field(vcpu);
-    }
     // Read-only fields, too: MISC_VMWRITE_ANY is always offered.
     set(l, o->f, field_update(o->f, o->high, o->wide, get(vcpu, l, o->f), value));
     return 0;
@@ -114,8 +94,7 @@ static enum run_result execute(struct vcpu *vcpu,
                                int (*insn)(struct vcpu *, const struct linked *, struct operands *))
 {
     struct linked l = {0};
-    struct operands o = {.wide =
-                             vmread(F(GUEST_CS_AR)) & BIT(13) && vmread(F(GUEST_EFER)) & EFER_LMA};
+    struct operands o = {.wide = vcpu_in_64bit_code()};
     u64 flags;
     o.size = o.wide ? 8 : 4;
     insn_info_decode(INFO_VMCS_FIELD, (u32)vmread(F(EXIT_INSTR_INFO)),

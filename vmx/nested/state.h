@@ -133,6 +133,13 @@ void store_sync_lazy(struct vcpu *vcpu, struct nvmcs *nv, unsigned parts);
 // Whether checks or merge of what L1 changed look at guest state that is in vmcs02 only.
 bool store_is_stale(const struct nvmcs *nv);
 
+// --- insn.c ---
+
+// The field that the register operand of VMREAD or VMWRITE names (`wide`: in 64-bit code), and
+// whether it is the upper half. False: L1's processor has none such.
+bool nested_find_field(const struct vcpu *vcpu, u64 operand, bool wide, vmcs_field_t *f,
+                       bool *high);
+
 // --- merge.c ---
 
 // One-time contents of a new vmcs02, which is current.
