@@ -66,7 +66,7 @@ static enum run_result do_work(struct vcpu *vcpu)
 
 static inline bool has_work(const struct vcpu *vcpu)
 {
-    return __atomic_load_n(&vcpu->work, __ATOMIC_ACQUIRE) || vlapic_wants_attention(vcpu->lapic);
+    return __atomic_load_n(&vcpu->work, __ATOMIC_ACQUIRE) | vlapic_wants_attention(vcpu->lapic);
 }
 
 // A VM entry with more to it than the way in vcpu_enter(). What is left for another time

@@ -83,8 +83,13 @@ struct posted_interrupts {
 struct vlapic {
     u32 *regs;
     u32 kept[0x40]; // registers as they were last put: the processor overwrites those in the page
-    u32 attention;  // atomic
-    int pending;    // highest vector in IRR above PPR, or -1; -1 if by_processor
+    union {
+        struct {
+            u32 attention; // atomic
+            u32 pending;   // highest vector in IRR above PPR, or 0; 0 if by_processor
+        };
+        u64 waiting; // both: whether anything at all waits
+    };
     u8 irr_words;   // bit i: the i-th 32 vectors of IRR are not all 0
     u8 isr_words;
     bool by_processor;   // virtual-interrupt delivery is at work
@@ -134,10 +139,10 @@ void vlapic_reset(struct vlapic *l);
 
 // --- Owner: before every VM entry ---
 
-// Owner: false if nothing at all waits (no vector, NMI, INIT, SIPI, ExtINT): two loads.
-static inline bool vlapic_wants_attention(const struct vlapic *l)
+// Owner: 0 if nothing at all waits (no vector, NMI, INIT, SIPI, ExtINT): one load.
+static inline u64 vlapic_wants_attention(const struct vlapic *l)
 {
-    return __atomic_load_n(&l->attention, __ATOMIC_ACQUIRE) || l->pending >= 0;
+    return __atomic_load_n(&l->waiting, __ATOMIC_ACQUIRE);
 }
 
 // Owner: takes in what others posted. The queries below do it when there is something.
@@ -155,7 +160,7 @@ static inline u32 vlapic_attention(struct vlapic *l)
 static inline int vlapic_pending_vector(struct vlapic *l)
 {
     vlapic_attention(l);
-    return l->pending;
+    return l->pending ? (int)l->pending : -1;
 }
 
 // Owner: the processor takes `vector`, as returned by vlapic_pending_vector(): from IRR to ISR.
@@ -220,7 +225,7 @@ static inline void vlapic_hand_over(struct vlapic *l)
     if (UNLIKELY(l->by_processor))
         return;
     l->by_processor = true;
-    l->pending = -1;
+    l->pending = 0;
     if (UNLIKELY(l->moved || l->levels_changed))
         __atomic_fetch_or(&l->attention, VLAPIC_STATUS, __ATOMIC_ACQ_REL);
     else

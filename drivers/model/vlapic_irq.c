@@ -81,7 +81,7 @@ static void update_pending(struct vlapic *l)
     if (UNLIKELY(l->by_processor))
         return;
     int irr = highest(l, VLAPIC_IRR, l->irr_words);
-    l->pending = irr >= 0 && (u32)irr >> 4 > vlapic_get(l, VLAPIC_PPR) >> 4 ? irr : -1;
+    l->pending = irr >= 0 && (u32)irr >> 4 > vlapic_get(l, VLAPIC_PPR) >> 4 ? (u32)irr : 0;
 }
 
 static void update_priority(struct vlapic *l)
@@ -130,7 +130,7 @@ void vlapic_ack(struct vlapic *l, u8 vector)
     clear_bit(l, VLAPIC_IRR, &l->irr_words, vector);
     set_bit(l, VLAPIC_ISR, &l->isr_words, vector);
     vlapic_put(l, VLAPIC_PPR, vector & 0xf0u);
-    l->pending = -1; // it was the highest, and now its class is the limit
+    l->pending = 0; // it was the highest, and now its class is the limit
     l->moved = true;
 }
 
@@ -185,7 +185,7 @@ void vlapic_take_back_pending(struct vlapic *l, u16 status)
 {
     u8 rvi = (u8)status;
     if (LIKELY(!(__atomic_load_n(&l->attention, __ATOMIC_ACQUIRE) & VLAPIC_STATUS))) {
-        l->pending = rvi >> 4 > vlapic_get(l, VLAPIC_PPR) >> 4 ? rvi : -1;
+        l->pending = rvi >> 4 > vlapic_get(l, VLAPIC_PPR) >> 4 ? rvi : 0;
         return;
     }
     vlapic_clear_attention(l, VLAPIC_STATUS);
