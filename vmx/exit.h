@@ -86,16 +86,28 @@ void vcpu_single_step(u64 rflags);
 // trap flag.
 bool vcpu_is_traced(struct vcpu *vcpu);
 
-// Ends the instruction at `rip` that exited; `next` is the next one.
-static inline void vcpu_advance(struct vcpu *vcpu, u64 rip, u64 next, u64 rflags)
+// Goes on at `next`; `wrap` is not 0 where 4 GiB may be passed outside 64-bit code.
+static inline void vcpu_go_on(struct vcpu *vcpu, u64 next, u64 rflags, u64 wrap)
 {
     u64 blocking = vmread(F(GUEST_INTERRUPTIBILITY));
     vmwrite(F(GUEST_RIP), next);
-    if (UNLIKELY((rip ^ next) >> 32 | (rflags & (RFLAGS_TF | RFLAGS_RF)) | blocking))
+    if (UNLIKELY(wrap | (rflags & (RFLAGS_TF | RFLAGS_RF)) | blocking))
         vcpu_advance_rare(vcpu, next, blocking, rflags);
 }
 
-// The same by the length that the exit reported.
+// Ends the instruction at `rip` that exited; `next` is the next one.
+static inline void vcpu_advance(struct vcpu *vcpu, u64 rip, u64 next, u64 rflags)
+{
+    vcpu_go_on(vcpu, next, rflags, (rip ^ next) >> 32);
+}
+
+// The same by the length that the exit reported, in 64-bit code.
+static inline void vcpu_skip_64(struct vcpu *vcpu, u64 rflags)
+{
+    vcpu_go_on(vcpu, vmread(F(GUEST_RIP)) + vmread(F(EXIT_INSTR_LENGTH)), rflags, 0);
+}
+
+// The same in any code.
 static inline void vcpu_skip_with(struct vcpu *vcpu, u64 rflags)
 {
     u64 rip = vmread(F(GUEST_RIP));

@@ -5,15 +5,27 @@
 #include "vmx/apicv.h"
 #include "vmx/event.h"
 #include "vmx/mitigate.h"
+#include "vmx/nested/insn.h"
 #include "vmx/nested/shadow.h"
-#include "vmx/nested/state.h"
 
-static struct l1_state read_l1_state(const struct nested *n)
+// What hypervisors change at most entries, at most.
+#define GROUPS_OFTEN (GROUP(RIP) | GROUP(RFLAGS) | GROUP(EVENT) | GROUP(TIMER) | GROUP(TPR))
+
+// What makes a look at state that may be in vmcs02 only worth while: store_is_stale().
+#define GROUPS_STALE (~(GROUPS_OFTEN & ~GROUP(RFLAGS)))
+
+// Whether L2 inherits registers of L1.
+static inline bool passes_on_state(const struct nvmcs *nv)
 {
-    return (struct l1_state){.dr7 = vmread(F(GUEST_DR7)),
-                             .debugctl = vmread(F(GUEST_DEBUGCTL)),
-                             .pat = vmread(F(GUEST_PAT)),
-                             .efer = n->l1_efer};
+    const u64 all = CTL_ENTRY_LOAD_DEBUG | CTL_ENTRY_LOAD_PAT | CTL_ENTRY_LOAD_EFER;
+    return (v12_controls(&nv->v, WORD_ENTRY) & all) != all;
+}
+
+static void read_l1_state(struct l1_state *l1)
+{
+    l1->dr7 = vmread(F(GUEST_DR7));
+    l1->debugctl = vmread(F(GUEST_DEBUGCTL));
+    l1->pat = vmread(F(GUEST_PAT));
 }
 
 // L2 will touch again what L1 has just been told of, so that one fault is enough for both.
@@ -106,21 +118,16 @@ static void set_activity(struct vcpu *vcpu, struct nvmcs *nv)
     vcpu_note(vcpu, WORK_EVENTS);
 }
 
-// Checks in the manual's order. True: they passed.
-static inline bool check(struct vcpu *vcpu, struct nvmcs *nv, vmx_result_t *r)
+// The way of entries that changed more than RIP: true if the checks, in the manual's order, passed.
+static NOINLINE bool check_otherwise(struct vcpu *vcpu, struct nvmcs *nv, vmx_result_t *r)
 {
-    struct entry_env *env = &vcpu->nested->env;
-    env->current_vmcs = nv->gpa;
-    env->lma = vcpu->nested->l1_efer & EFER_LMA;
-    if (UNLIKELY(nv->v.unchecked & (GROUP(HOST) | GROUP(EXIT))))
+    if (nv->v.unchecked & (GROUP(HOST) | GROUP(EXIT)))
         vcpu->nested->host_loaded = NULL;
-    if (UNLIKELY(store_is_stale(nv)))
+    if ((nv->v.unchecked | nv->v.unmerged) & GROUPS_STALE && store_is_stale(nv))
         store_sync_lazy(vcpu, nv, LAZY_ALL);
-    struct entry_result e = check_entry(&nv->v, env, nv->v.unchecked);
-    if (LIKELY(e.outcome == ENTRY_OK)) {
-        nv->v.unchecked = 0;
+    struct entry_result e = check_entry(&nv->v, &vcpu->nested->env, nv->v.unchecked);
+    if (LIKELY(e.outcome == ENTRY_OK))
         return true;
-    }
     vmcs_load(&vcpu->vmcs01); // shadow_fetch() left it
     log_debug("VM %s: VM entry refused: %s: %s", vcpu->vm->name, check_section(e.row),
               check_text(e.row));
@@ -133,37 +140,118 @@ static inline bool check(struct vcpu *vcpu, struct nvmcs *nv, vmx_result_t *r)
     return false;
 }
 
-vmx_result_t entry_run(struct vcpu *vcpu, struct nvmcs *nv)
+static inline bool check(struct vcpu *vcpu, struct nvmcs *nv, vmx_result_t *r)
+{
+    bool quick = nv->v.unchecked == GROUP(RIP) && !(nv->v.unmerged & GROUPS_STALE);
+    if (UNLIKELY(!quick || !check_entry_rip(&nv->v, &vcpu->nested->env)) &&
+        !check_otherwise(vcpu, nv, r))
+        return false;
+    nv->v.unchecked = 0;
+    return true;
+}
+
+// Brings what L1 changed into vmcs02, which is current.
+static inline void merge(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    u32 groups = nv->v.unmerged;
+    nv->v.unmerged = 0;
+    if (LIKELY(groups & GROUP(RIP))) {
+        vmwrite(F(GUEST_RIP), v12(nv, F(GUEST_RIP)));
+        vmwrite(F(GUEST_RSP), v12(nv, F(GUEST_RSP)));
+    }
+    if (UNLIKELY(groups & GROUP(RFLAGS)))
+        vmwrite(F(GUEST_RFLAGS), v12(nv, F(GUEST_RFLAGS)));
+    if (UNLIKELY(groups & ~GROUPS_OFTEN))
+        merge_rest(vcpu, nv, groups);
+    else if (UNLIKELY(groups & GROUP(TPR)))
+        merge_virtual_interrupts(nv);
+    if (UNLIKELY(passes_on_state(nv) | nv->dr7_open | nv->msrs_touched))
+        merge_l1_state(nv, &vcpu->nested->l1);
+    // L1 may change its MSR bitmap without an exit.
+    if (nv->l1_maps.msr || UNLIKELY(!nv->msrs_closed))
+        merge_msr_bitmap(vcpu, nv);
+}
+
+// MSRs that L1 wants loaded. False: L2 never ran.
+static NOINLINE bool load_msrs(struct vcpu *vcpu, struct nvmcs *nv, u32 count)
+{
+    gpa_t list = GPA(v12(nv, F(ENTRY_MSR_LOAD_ADDR)));
+    u32 failed = load_msr_list(vcpu, list, count, MSR_ENTRY_LOAD);
+    if (failed)
+        leave_failed_entry(vcpu, nv, EXIT_BAD_MSR_LOAD, failed);
+    return !failed;
+}
+
+// L1's mode is part of what the checks of its controls depend on.
+static NOINLINE void note_mode(struct nested *n, bool lma)
+{
+    struct list *lists[] = {&n->active, &n->parked};
+    n->env.lma = lma;
+    for (unsigned i = 0; i < ARRAY_SIZE(lists); i++)
+        LIST_FOR(node, lists[i])
+        CONTAINER_OF(node, struct nvmcs, lru)->v.unchecked |= GROUP(ENTRY) | GROUP(EXIT);
+}
+
+// What VMLAUNCH and VMRESUME look at before vmcs12's contents: VMX_SUCCEED if nothing is wrong.
+// VMRESUME is for a VMCS that is launched, VMLAUNCH for one that is not.
+static inline vmx_result_t may_enter(struct vcpu *vcpu, bool launched)
 {
     struct nested *n = vcpu->nested;
-    struct l1_state l1 = {0};
+    struct nvmcs *nv = n->current;
     vmx_result_t r;
+    u64 plain;
+    if (!may_execute(vcpu, &plain, &r))
+        return r;
+    if (UNLIKELY(!nv || nv->is_shadow))
+        return VMX_FAIL_INVALID;
+    n->l1.efer = LIKELY(plain) ? plain : vmread(F(GUEST_EFER));
+    if (UNLIKELY(n->env.lma != !!(n->l1.efer & EFER_LMA)))
+        note_mode(n, n->l1.efer & EFER_LMA);
+    u64 blocking = vmread(F(GUEST_INTERRUPTIBILITY));
+    n->l1_blocked = blocking != 0;
+    if (UNLIKELY(blocking & BLOCKING_MOV_SS))
+        return vmx_fail(vcpu, VMX_ERR_MOV_SS);
+    if (UNLIKELY(nv->v.launched != launched))
+        return vmx_fail(vcpu, launched ? VMX_ERR_RESUME_NOT_LAUNCHED : VMX_ERR_LAUNCH_NOT_CLEAR);
+    return VMX_SUCCEED;
+}
+
+// The virtual VM entry.
+static enum run_result enter(struct vcpu *vcpu, bool launched)
+{
+    vmx_result_t r = may_enter(vcpu, launched);
+    if (UNLIKELY(r != VMX_SUCCEED))
+        return finish_failed(vcpu, r);
+    struct nvmcs *nv = vcpu->nested->current;
     u16 interrupts = apicv_status(vcpu);
-    if (UNLIKELY(merge_needs_l1_state(nv)))
-        l1 = read_l1_state(n);
+    if (UNLIKELY(passes_on_state(nv)))
+        read_l1_state(&vcpu->nested->l1);
     shadow_fetch(nv, false);
     if (!check(vcpu, nv, &r))
-        return r;
+        return finish_failed(vcpu, r);
     vcpu->stats.entries++;
     u32 msrs = (u32)v12(nv, F(ENTRY_MSR_LOAD_COUNT));
     apicv_leave_l1(vcpu, interrupts);
     use_vmcs(vcpu, &nv->vmcs02);
-    merge_groups(vcpu, nv, &l1);
-    merge_msr_bitmap(vcpu, nv);
+    merge(vcpu, nv);
     entry_address_space(vcpu, nv);
     vcpu->in_l2 = true;
-    if (UNLIKELY(msrs)) {
-        u32 failed =
-            load_msr_list(vcpu, GPA(v12(nv, F(ENTRY_MSR_LOAD_ADDR))), msrs, MSR_ENTRY_LOAD);
-        if (failed) {
-            leave_failed_entry(vcpu, nv, EXIT_BAD_MSR_LOAD, failed);
-            return VMX_DONE;
-        }
-    }
+    if (UNLIKELY(msrs) && !load_msrs(vcpu, nv, msrs))
+        return RUN_RESUME;
     nv->v.launched = true;
     mitigate(BOUNDARY_ENTRY);
     take_event(vcpu, nv);
     set_activity(vcpu, nv);
     start_timer(vcpu, nv);
-    return VMX_DONE;
+    return RUN_RESUME;
+}
+
+enum run_result nested_vmlaunch(struct vcpu *vcpu)
+{
+    return enter(vcpu, false);
+}
+
+enum run_result nested_vmresume(struct vcpu *vcpu)
+{
+    return enter(vcpu, true);
 }

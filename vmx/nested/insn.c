@@ -4,8 +4,8 @@
 
 #include "libc/bits.h"
 #include "vmx/event.h"
+#include "vmx/nested/insn.h"
 #include "vmx/nested/shadow.h"
-#include "vmx/nested/state.h"
 
 #define FEATURE_LOCKED  BIT(0)
 #define FEATURE_VMX     BIT(2)
@@ -23,22 +23,18 @@
 #define INFO_BASE(i)   ((i) >> 23 & 15)
 #define INFO_REG2(i)   ((i) >> 28)
 
-#define CS_CONFORMING  BIT(2)
-#define CS_DPL         (3u << 5)
-
 static vmx_result_t fault(struct vcpu *vcpu, u8 vector)
 {
     vcpu_inject(vcpu, vector, vector != VEC_UD, 0);
     return VMX_DONE;
 }
 
-// VMfail(n) of the section "Conventions".
-static vmx_result_t fail(struct vcpu *vcpu, u32 number)
+vmx_result_t vmx_fail(struct vcpu *vcpu, u32 number)
 {
     return vcpu->nested->current ? (vmx_result_t)number : VMX_FAIL_INVALID;
 }
 
-static enum run_result finish_failed(struct vcpu *vcpu, vmx_result_t r)
+enum run_result finish_failed(struct vcpu *vcpu, vmx_result_t r)
 {
     u64 flags = vmread(F(GUEST_RFLAGS)) & ~RFLAGS_ARITH;
     if (r == VMX_DONE)
@@ -54,30 +50,25 @@ static enum run_result finish_failed(struct vcpu *vcpu, vmx_result_t r)
     return RUN_RESUME;
 }
 
-static inline enum run_result succeed(struct vcpu *vcpu)
+// VMsucceed. `plain`: in 64-bit code.
+static inline enum run_result succeed(struct vcpu *vcpu, bool plain)
 {
     u64 flags = vmread(F(GUEST_RFLAGS));
     if (flags & RFLAGS_ARITH)
         vmwrite(F(GUEST_RFLAGS), flags & ~RFLAGS_ARITH);
-    vcpu_skip_with(vcpu, flags);
+    if (plain)
+        vcpu_skip_64(vcpu, flags);
+    else
+        vcpu_skip_with(vcpu, flags);
     return RUN_RESUME;
 }
 
 static inline enum run_result finish(struct vcpu *vcpu, vmx_result_t r)
 {
-    return LIKELY(r == VMX_SUCCEED) ? succeed(vcpu) : finish_failed(vcpu, r);
+    return LIKELY(r == VMX_SUCCEED) ? succeed(vcpu, false) : finish_failed(vcpu, r);
 }
 
-// What executes VMX instructions all the time is 64-bit code at CPL 0, which is the DPL of a code
-// segment that is not conforming: IA32_EFER if L1 runs such code, else 0.
-static inline u64 in_plain_code(void)
-{
-    u64 efer = vmread(F(GUEST_EFER));
-    bool plain = (vmread(F(GUEST_CS_AR)) & (CS_AR_L | CS_DPL | CS_CONFORMING)) == CS_AR_L;
-    return LIKELY(plain && efer & EFER_LMA) ? efer : 0;
-}
-
-static NOINLINE bool may_execute_otherwise(struct vcpu *vcpu, vmx_result_t *r)
+bool may_execute_otherwise(struct vcpu *vcpu, vmx_result_t *r)
 {
     if (!vcpu->nested->vmxon)
         *r = fault(vcpu, VEC_UD);
@@ -86,13 +77,6 @@ static NOINLINE bool may_execute_otherwise(struct vcpu *vcpu, vmx_result_t *r)
     else
         return true;
     return false;
-}
-
-// The checks that all of them but VMXON begin with. `*plain` is in_plain_code().
-static inline bool may_execute(struct vcpu *vcpu, u64 *plain, vmx_result_t *r)
-{
-    *plain = in_plain_code();
-    return LIKELY(*plain && vcpu->nested->vmxon) || may_execute_otherwise(vcpu, r);
 }
 
 static void decode(enum info_format format, struct insn_info *info)
@@ -169,6 +153,7 @@ static void set_current(struct vcpu *vcpu, struct nvmcs *nv)
         vmcs_load(&vcpu->vmcs01);
     }
     vcpu->nested->current = nv;
+    vcpu->nested->env.current_vmcs = nv ? nv->gpa : VMCS_NONE;
     shadow_attach(vcpu, nv);
 }
 
@@ -181,7 +166,7 @@ static vmx_result_t vmxon(struct vcpu *vcpu)
     if (!(vmread(F(CR4_SHADOW)) & CR4_VMXE))
         return fault(vcpu, VEC_UD);
     if (n->vmxon)
-        return vcpu_cpl() ? fault(vcpu, VEC_GP) : fail(vcpu, VMX_ERR_VMXON_IN_VMX);
+        return vcpu_cpl() ? fault(vcpu, VEC_GP) : vmx_fail(vcpu, VMX_ERR_VMXON_IN_VMX);
     u64 cr0 = (vmread(F(GUEST_CR0)) & ~CR0_L0) | (vmread(F(CR0_SHADOW)) & CR0_L0);
     u64 cr4 = vmread(F(CR4_SHADOW)) & CR4_VMXE ? vmread(F(GUEST_CR4)) | CR4_VMXE : 0;
     const u64 need = FEATURE_LOCKED | FEATURE_VMX;
@@ -224,9 +209,9 @@ static vmx_result_t vmclear(struct vcpu *vcpu, u64 plain)
     if (!read_pointer(vcpu, plain, &region, &r))
         return r;
     if (!pointer_ok(vcpu, region))
-        return fail(vcpu, VMX_ERR_VMCLEAR_ADDRESS);
+        return vmx_fail(vcpu, VMX_ERR_VMCLEAR_ADDRESS);
     if (region.v == n->vmxon_region.v)
-        return fail(vcpu, VMX_ERR_VMCLEAR_VMXON);
+        return vmx_fail(vcpu, VMX_ERR_VMCLEAR_VMXON);
     struct nvmcs *nv = store_find(vcpu, region);
     if (nv) {
         if (nv == n->current)
@@ -256,19 +241,19 @@ static vmx_result_t vmptrld(struct vcpu *vcpu, u64 plain)
     if (!read_pointer(vcpu, plain, &region, &r))
         return r;
     if (!pointer_ok(vcpu, region))
-        return fail(vcpu, VMX_ERR_VMPTRLD_ADDRESS);
+        return vmx_fail(vcpu, VMX_ERR_VMPTRLD_ADDRESS);
     if (region.v == n->vmxon_region.v)
-        return fail(vcpu, VMX_ERR_VMPTRLD_VMXON);
+        return vmx_fail(vcpu, VMX_ERR_VMPTRLD_VMXON);
     if (n->current && n->current->gpa.v == region.v)
         return VMX_SUCCEED;
     struct nvmcs *nv = store_find(vcpu, region);
     if (!nv) {
         u32 revision = region_revision(vcpu, region);
         if (!revision_ok(vcpu, revision))
-            return fail(vcpu, VMX_ERR_VMPTRLD_REVISION);
+            return vmx_fail(vcpu, VMX_ERR_VMPTRLD_REVISION);
         nv = store_get(vcpu, region);
         if (!nv)
-            return fail(vcpu, VMX_ERR_VMPTRLD_ADDRESS);
+            return vmx_fail(vcpu, VMX_ERR_VMPTRLD_ADDRESS);
         nv->is_shadow = revision & REVISION_SHADOW;
     }
     set_current(vcpu, nv);
@@ -320,7 +305,7 @@ static vmx_result_t do_vmread(struct vcpu *vcpu)
         return VMX_FAIL_INVALID;
     decode(INFO_VMCS_FIELD, &info);
     if (!nested_find_field(vcpu, vcpu_gpr(vcpu, info.reg2), wide, &f, &high))
-        return fail(vcpu, VMX_ERR_NO_FIELD);
+        return vmx_fail(vcpu, VMX_ERR_NO_FIELD);
     store_sync_lazy(vcpu, nv, vcpu->nested->care[f.i]);
     u64 value = field_part(f, high, wide, v12(nv, f));
     if (!info.is_reg)
@@ -346,7 +331,7 @@ enum run_result nested_vmread(struct vcpu *vcpu)
                  !quick_field(vcpu->nested, vcpu_gpr(vcpu, INFO_REG2(info)), nv->lazy, &f)))
         return vmread_otherwise(vcpu);
     vcpu_set_gpr(vcpu, INFO_REG1(info), v12(nv, f));
-    return succeed(vcpu);
+    return succeed(vcpu, true);
 }
 
 static vmx_result_t do_vmwrite(struct vcpu *vcpu)
@@ -365,10 +350,10 @@ static vmx_result_t do_vmwrite(struct vcpu *vcpu)
     else if (!read_operand_otherwise(vcpu, INFO_VMCS_FIELD, &value, wide ? 8 : 4, &r))
         return r;
     if (!nested_find_field(vcpu, vcpu_gpr(vcpu, info.reg2), wide, &f, &high))
-        return fail(vcpu, VMX_ERR_NO_FIELD);
+        return vmx_fail(vcpu, VMX_ERR_NO_FIELD);
     unsigned care = vcpu->nested->care[f.i];
     if (care & CARE_READ_ONLY)
-        return fail(vcpu, VMX_ERR_READ_ONLY);
+        return vmx_fail(vcpu, VMX_ERR_READ_ONLY);
     store_sync_lazy(vcpu, nv, care);
     v12_set(&nv->v, f, field_update(f, high, wide, v12(nv, f), value));
     if (care & CARE_SHADOW)
@@ -393,42 +378,7 @@ enum run_result nested_vmwrite(struct vcpu *vcpu)
                               nv->lazy | CARE_SHADOW | CARE_READ_ONLY, &f)))
         return vmwrite_otherwise(vcpu);
     v12_set(&nv->v, f, vcpu_gpr(vcpu, INFO_REG1(info)));
-    return succeed(vcpu);
-}
-
-// VMRESUME is for a VMCS that is launched, VMLAUNCH for one that is not.
-static vmx_result_t launch(struct vcpu *vcpu, bool launched)
-{
-    struct nvmcs *nv = vcpu->nested->current;
-    vmx_result_t r;
-    u64 plain;
-    if (!may_execute(vcpu, &plain, &r))
-        return r;
-    if (UNLIKELY(!nv || nv->is_shadow))
-        return VMX_FAIL_INVALID;
-    vcpu->nested->l1_efer = LIKELY(plain) ? plain : vmread(F(GUEST_EFER));
-    u64 blocking = vmread(F(GUEST_INTERRUPTIBILITY));
-    vcpu->nested->l1_blocked = blocking != 0;
-    if (UNLIKELY(blocking & BLOCKING_MOV_SS))
-        return fail(vcpu, VMX_ERR_MOV_SS);
-    if (UNLIKELY(nv->v.launched != launched))
-        return fail(vcpu, launched ? VMX_ERR_RESUME_NOT_LAUNCHED : VMX_ERR_LAUNCH_NOT_CLEAR);
-    return entry_run(vcpu, nv);
-}
-
-static inline enum run_result finish_entry(struct vcpu *vcpu, vmx_result_t r)
-{
-    return LIKELY(r == VMX_DONE) ? RUN_RESUME : finish_failed(vcpu, r);
-}
-
-enum run_result nested_vmlaunch(struct vcpu *vcpu)
-{
-    return finish_entry(vcpu, launch(vcpu, false));
-}
-
-enum run_result nested_vmresume(struct vcpu *vcpu)
-{
-    return finish_entry(vcpu, launch(vcpu, true));
+    return succeed(vcpu, true);
 }
 
 // VMCALL exits before the processor looks at the mode. In VMX root operation it would call an SMM
@@ -438,7 +388,7 @@ static vmx_result_t vmcall(struct vcpu *vcpu)
     bool compatibility = vmread(F(GUEST_EFER)) & EFER_LMA && !vcpu_in_64bit_code();
     if (vmread(F(GUEST_RFLAGS)) & RFLAGS_VM || compatibility)
         return fault(vcpu, VEC_UD);
-    return vcpu_cpl() ? fault(vcpu, VEC_GP) : fail(vcpu, VMX_ERR_VMCALL);
+    return vcpu_cpl() ? fault(vcpu, VEC_GP) : vmx_fail(vcpu, VMX_ERR_VMCALL);
 }
 
 enum run_result nested_vmcall(struct vcpu *vcpu)
@@ -460,7 +410,7 @@ static inline bool read_invalidation(struct vcpu *vcpu, u64 plain, u64 types, u6
     *type = LIKELY(plain) || vcpu_in_64bit_code() ? reg : (u32)reg;
     if (LIKELY(*type < 4 && types >> *type & 1))
         return read_operand(vcpu, INFO_INVALIDATE, plain, info, d, sizeof(*d), r);
-    *r = fail(vcpu, VMX_ERR_INVALIDATION);
+    *r = vmx_fail(vcpu, VMX_ERR_INVALIDATION);
     return false;
 }
 
@@ -475,7 +425,7 @@ static vmx_result_t invept(struct vcpu *vcpu, u64 plain)
         ept02_invept_all(&vcpu->nested->ept02);
     else if (!ept02_invept(&vcpu->nested->ept02, d.first) && // an EPTP that has a tree is in order
              !check_eptp(&vcpu->nested->env, d.first))
-        return fail(vcpu, VMX_ERR_INVALIDATION);
+        return vmx_fail(vcpu, VMX_ERR_INVALIDATION);
     return VMX_SUCCEED;
 }
 
@@ -507,11 +457,11 @@ static vmx_result_t invvpid(struct vcpu *vcpu, u64 plain)
     if (!read_invalidation(vcpu, plain, types, &type, &d, &r))
         return r;
     if (d.first >> 16)
-        return fail(vcpu, VMX_ERR_INVALIDATION);
+        return vmx_fail(vcpu, VMX_ERR_INVALIDATION);
     if (type != INVVPID_ALL && !d.first)
-        return fail(vcpu, VMX_ERR_INVALIDATION);
+        return vmx_fail(vcpu, VMX_ERR_INVALIDATION);
     if (type == INVVPID_ADDRESS && !canonical_48(d.second))
-        return fail(vcpu, VMX_ERR_INVALIDATION);
+        return vmx_fail(vcpu, VMX_ERR_INVALIDATION);
     flush_vpid12(vcpu, (u16)d.first, type == INVVPID_ALL);
     return VMX_SUCCEED;
 }

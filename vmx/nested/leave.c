@@ -196,7 +196,7 @@ static void load_host_efer(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_
     u64 efer = V12_HAS(&nv->v, EXIT_LOAD_EFER) ? v12(nv, F(HOST_EFER)) : l2->efer;
     efer &= ~(u64)(EFER_LMA | EFER_LME);
     efer |= wide ? EFER_LMA | EFER_LME : 0;
-    if (LIKELY(efer == vcpu->nested->l1_efer))
+    if (LIKELY(efer == vcpu->nested->l1.efer))
         return;
     u64 entry = vmread(F(ENTRY_CTRL)) & ~(u64)CTL_ENTRY_IA32E_GUEST;
     vmwrite(F(GUEST_EFER), efer);

@@ -36,7 +36,6 @@ static void write_proc(struct vcpu *vcpu, struct nvmcs *nv)
         proc |= l1 & (CTL_TPR_SHADOW | CTL_CR8_LOAD_EXITING | CTL_CR8_STORE_EXITING);
     else
         proc |= CTL_CR8_LOAD_EXITING | CTL_CR8_STORE_EXITING;
-    nv->dr7_open = !(l1 & CTL_MOV_DR_EXITING) && !V12_HAS(&nv->v, ENTRY_LOAD_DEBUG);
     nv->vmcs02.proc = (u32)limit(WORD_PROC, proc | nv->proc_l1);
     vmwrite(F(PROC_CTRL), nv->vmcs02.proc);
     (void)vcpu;
@@ -192,18 +191,12 @@ static void write_state(struct nvmcs *nv)
 // value at each entry; with them vmcs02 goes on with what L2 left.
 #define KEEPS(name) (V12_HAS(&nv->v, ENTRY_LOAD_##name) && V12_HAS(&nv->v, EXIT_SAVE_##name))
 
-bool merge_needs_l1_state(const struct nvmcs *nv)
-{
-    const u64 all = CTL_ENTRY_LOAD_DEBUG | CTL_ENTRY_LOAD_PAT | CTL_ENTRY_LOAD_EFER;
-    return (v12_controls(&nv->v, WORD_ENTRY) & all) != all;
-}
-
-// What L1 passes on differs from what vmcs02 got the last time, or L2 changed it since.
-static void merge_l1_state(struct nvmcs *nv, const struct l1_state *l1)
+void merge_l1_state(struct nvmcs *nv, const struct l1_state *l1)
 {
     const struct l1_state *old = &nv->l1_state;
-    bool debug = l1->dr7 != old->dr7 || l1->debugctl != old->debugctl || nv->dr7_open;
-    bool msrs = l1->efer != old->efer || l1->pat != old->pat || nv->msrs_touched;
+    bool touched = nv->msrs_touched;
+    bool debug = touched || nv->dr7_open || l1->dr7 != old->dr7 || l1->debugctl != old->debugctl;
+    bool msrs = touched || l1->efer != old->efer || l1->pat != old->pat;
     if (LIKELY(!debug && !msrs))
         return;
     if (debug && !KEEPS(DEBUG))
@@ -216,21 +209,13 @@ static void merge_l1_state(struct nvmcs *nv, const struct l1_state *l1)
     nv->msrs_touched = false;
 }
 
-static bool passes_on_state(const struct nvmcs *nv)
-{
-    return !KEEPS(DEBUG) || !KEEPS(PAT) || !KEEPS(EFER);
-}
-
-static void write_virtual_interrupts(struct nvmcs *nv)
+void merge_virtual_interrupts(struct nvmcs *nv)
 {
     if (V12_HAS(&nv->v, TPR_SHADOW))
         vmwrite(F(TPR_THRESHOLD), v12(nv, F(TPR_THRESHOLD)));
     if (V12_HAS(&nv->v, VIRTUAL_INTR_DELIVERY))
         vmwrite(F(GUEST_INTR_STATUS), v12(nv, F(GUEST_INTR_STATUS)));
 }
-
-// What hypervisors change at most entries, at most.
-#define GROUPS_OFTEN (GROUP(RIP) | GROUP(RFLAGS) | GROUP(EVENT) | GROUP(TIMER) | GROUP(TPR))
 
 static void merge_controls(struct vcpu *vcpu, struct nvmcs *nv, u32 groups)
 {
@@ -256,6 +241,10 @@ static void merge_controls(struct vcpu *vcpu, struct nvmcs *nv, u32 groups)
     }
     if (groups & GROUP(VPID))
         nv->flush_vpid = true;
+    if (groups & (GROUP(PROC) | GROUP(ENTRY) | GROUP(EXIT)))
+        nv->dr7_open = !V12_HAS(&nv->v, MOV_DR_EXITING) && !KEEPS(DEBUG);
+    if (groups & (GROUP(TPR) | GROUP(PROC) | GROUP(PROC2))) // after a new control, too
+        merge_virtual_interrupts(nv);
 }
 
 static void merge_guest(struct vcpu *vcpu, struct nvmcs *nv, u32 groups, const struct l1_state *l1)
@@ -284,33 +273,16 @@ static void merge_guest(struct vcpu *vcpu, struct nvmcs *nv, u32 groups, const s
         copy_group(nv, &vcpu->nested->copy_msrs);
 }
 
-void merge_groups(struct vcpu *vcpu, struct nvmcs *nv, const struct l1_state *l1)
+void merge_rest(struct vcpu *vcpu, struct nvmcs *nv, u32 groups)
 {
-    u32 groups = nv->v.unmerged;
-    nv->v.unmerged = 0;
-    if (groups & GROUP(RIP)) {
-        vmwrite(F(GUEST_RIP), v12(nv, F(GUEST_RIP)));
-        vmwrite(F(GUEST_RSP), v12(nv, F(GUEST_RSP)));
-    }
-    if (groups & GROUP(RFLAGS))
-        vmwrite(F(GUEST_RFLAGS), v12(nv, F(GUEST_RFLAGS)));
-    if (UNLIKELY(groups & ~GROUPS_OFTEN)) {
-        merge_controls(vcpu, nv, groups);
-        merge_guest(vcpu, nv, groups, l1);
-    }
-    // After a new control, too.
-    if (groups & (GROUP(TPR) | GROUP(PROC) | GROUP(PROC2)))
-        write_virtual_interrupts(nv);
-    if (passes_on_state(nv))
-        merge_l1_state(nv, l1);
+    merge_controls(vcpu, nv, groups);
+    merge_guest(vcpu, nv, groups, &vcpu->nested->l1);
 }
 
 // An MSR is open to L2 if L0 and L1 both open it. L1's bitmap is read at each entry: L1 may change
 // it while the VMCS is active, and what L0 opens is few words.
 void merge_msr_bitmap(struct vcpu *vcpu, struct nvmcs *nv)
 {
-    if (!nv->l1_maps.msr && nv->msrs_closed)
-        return;
     nv->msrs_closed = !nv->l1_maps.msr;
     u64 *to = phys_ptr(nv->msr_bitmap);
     const u64 *l0 = phys_ptr(vcpu->vm->msr_bitmap), *l1 = (const u64 *)nv->l1_maps.msr;

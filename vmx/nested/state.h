@@ -60,8 +60,8 @@ struct nvmcs {
     bool is_shadow;              // L1's indicator of a shadow VMCS
     u8 lazy;                     // LAZY_ bits: guest state that is in vmcs02 only
     bool lma_touched;            // L2 wrote EFER since the last exit
-    bool msrs_touched;           // L2 wrote EFER or PAT since the last entry
-    bool dr7_open;               // L2 can change DR7 without an exit
+    bool msrs_touched;           // L2 wrote EFER, PAT or DEBUGCTL since the last entry
+    bool dr7_open;               // L2 can change DR7 without an exit, and the next entry loads it
     bool msrs_closed;            // msr_bitmap lets nothing through
     struct l1_state l1_state;    // of the last entry, where a "load" control is off
     u8 slot;                     // of nested.slots; its VPID is vpid02
@@ -100,7 +100,8 @@ struct nested {
     bool trap_due;         // the exit of L1's monitor trap flag, for an instruction L0 executed
     bool immediate_exit;   // L2 is to be left right after that event
     u64 tsc_offset_01;     // what vmcs01 holds
-    u64 l1_efer;           // of L1 at its last virtual entry, and so still in vmcs01
+    struct l1_state l1;    // of its last virtual entry; but for EFER only if a "load" control was
+                           // off. EFER is so still in vmcs01
     bool l1_blocked;       // GUEST_INTERRUPTIBILITY of vmcs01 is not 0, likewise
     struct nvmcs *host_loaded; // whose host state vmcs01 holds where L1 changes it only through L0
     struct entry_env env;
@@ -145,8 +146,14 @@ bool nested_find_field(const struct vcpu *vcpu, u64 operand, bool wide, vmcs_fie
 // One-time contents of a new vmcs02, which is current.
 void merge_init(struct vcpu *vcpu, struct nvmcs *nv);
 
-// Brings the groups that L1 changed into vmcs02, which is current.
-void merge_groups(struct vcpu *vcpu, struct nvmcs *nv, const struct l1_state *l1);
+// Brings the groups that L1 changed into vmcs02, which is current; but for RIP and RFLAGS.
+void merge_rest(struct vcpu *vcpu, struct nvmcs *nv, u32 groups);
+
+// TPR threshold and guest interrupt status.
+void merge_virtual_interrupts(struct nvmcs *nv);
+
+// Gives vmcs02 what L2 has to find in registers that the controls do not carry over.
+void merge_l1_state(struct nvmcs *nv, const struct l1_state *l1);
 
 // L2's PDPTEs, if it uses PAE paging. Where L1 has no EPT they are in memory, which L1 may change
 // without a VMWRITE.
@@ -157,9 +164,6 @@ void merge_tsc(struct vcpu *vcpu, struct nvmcs *nv);
 
 // L1's MSR bitmap, which L1 may change at any time, for this entry.
 void merge_msr_bitmap(struct vcpu *vcpu, struct nvmcs *nv);
-
-// Whether `groups` or absent "load" controls need struct l1_state.
-bool merge_needs_l1_state(const struct nvmcs *nv);
 
 // --- entry.c ---
 
@@ -172,9 +176,6 @@ enum {
         -2, // nothing is left to do: a fault is on its way, L2 is entered, or its entry failed
 };
 typedef int vmx_result_t;
-
-// The virtual VM entry of VMLAUNCH and VMRESUME.
-vmx_result_t entry_run(struct vcpu *vcpu, struct nvmcs *nv);
 
 // Makes EPT02 and the VPID those of vmcs12 now: vmcs02 is current.
 void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv);
