@@ -22,12 +22,9 @@ enum due {
 
 void leave_synthetic(struct vcpu *vcpu, u32 reason, u64 qualification, u32 intr_info)
 {
-    struct leave x = {.reason = reason,
-                      .qualification = qualification,
-                      .intr_info = intr_info,
-                      .own_info = true,
-                      .synthetic = true};
-    leave_l2(vcpu, &x);
+    struct leave x = {
+        .reason = reason, .own_event = true, .synthetic = true, .qualification = qualification};
+    leave_l2(vcpu, x, (struct leave_event){.info = intr_info});
 }
 
 static bool wake(struct vcpu *vcpu)
@@ -53,13 +50,10 @@ static bool exit_for_exception(struct vcpu *vcpu)
     const struct pending_event e = vcpu->event;
     if (!e.raised || !(e.info & INFO_VALID) || !nested_intercepts(vcpu, e.info, e.error))
         return false;
-    struct leave leave = {.reason = EXIT_EXCEPTION_NMI,
-                          .qualification = e.address,
-                          .intr_info = e.info,
-                          .intr_error = e.error,
-                          .own_info = true};
+    struct leave x = {
+        .reason = EXIT_EXCEPTION_NMI, .own_event = true, .qualification = e.address};
     vcpu->event.info = 0;
-    leave_l2(vcpu, &leave);
+    leave_l2(vcpu, x, (struct leave_event){e.info, e.error});
     return true;
 }
 

@@ -6,11 +6,10 @@
 #define REASON_ENTRY_FAILED BIT(31)
 
 // A virtual exit with the processor's own information.
-static enum run_result reflect(struct vcpu *vcpu, u32 reason, u64 qualification)
+static inline enum run_result reflect(struct vcpu *vcpu, u32 reason, u64 qualification)
 {
-    struct leave x = {.reason = reason, .qualification = qualification};
-    leave_l2(vcpu, &x);
-    return RUN_RESUME;
+    return leave_l2(vcpu, (struct leave){.reason = reason, .qualification = qualification},
+                    NO_EVENT);
 }
 
 static enum run_result ept_violation(struct vcpu *vcpu)
@@ -53,8 +52,7 @@ static enum run_result ept_violation(struct vcpu *vcpu)
         nv->missing_for = qualification;
         break;
     }
-    leave_l2(vcpu, &x);
-    return RUN_RESUME;
+    return leave_l2(vcpu, x, NO_EVENT);
 }
 
 static enum run_result preemption_timer(struct vcpu *vcpu)
@@ -139,12 +137,11 @@ static inline void describe(struct vcpu *vcpu, u32 reason, struct exit_event *x)
     }
 }
 
-enum run_result nested_exit(struct vcpu *vcpu, u32 reason)
+// An exit that may be L0's, or that L0 may have caused itself.
+static NOINLINE enum run_result find_owner(struct vcpu *vcpu, u32 reason)
 {
-    struct nested *n = vcpu->nested;
-    struct nvmcs *nv = n->current;
+    struct nvmcs *nv = vcpu->nested->current;
     struct exit_event x;
-    n->event_written = false;
     describe(vcpu, reason, &x);
     if (UNLIKELY(reason & REASON_ENTRY_FAILED)) {
         if ((u16)reason == EXIT_MACHINE_CHECK_ENTRY)
@@ -164,4 +161,12 @@ enum run_result nested_exit(struct vcpu *vcpu, u32 reason)
         return exit_dispatch(vcpu, reason);
     return UNLIKELY(V12_HAS(&nv->v, MONITOR_TRAP)) ? emulate_trapped(vcpu, reason)
                                                    : emulate(vcpu, reason);
+}
+
+enum run_result nested_exit(struct vcpu *vcpu, u32 reason)
+{
+    vcpu->nested->event_written = false;
+    if (LIKELY(exit_is_always_l1s(reason)))
+        return reflect(vcpu, reason, vmread(F(EXIT_QUALIFICATION)));
+    return find_owner(vcpu, reason);
 }

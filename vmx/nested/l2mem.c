@@ -85,12 +85,12 @@ void leave_denied(struct vcpu *vcpu)
     struct nvmcs *nv = vcpu->nested->current;
     const struct denied *d = &vcpu->nested->denied;
     struct leave x = {.reason = d->reason,
-                      .qualification = d->qualification,
-                      .own_info = true,
-                      .synthetic = true};
+                      .own_event = true,
+                      .synthetic = true,
+                      .qualification = d->qualification};
     if (d->reason != EXIT_PML_FULL)
         SAVE(nv, GUEST_PHYSICAL_ADDR, d->ngpa.v);
     if (d->qualification & EPT_QUAL_LINEAR_VALID)
         SAVE(nv, GUEST_LINEAR_ADDR, d->linear);
-    leave_l2(vcpu, &x);
+    leave_l2(vcpu, x, NO_EVENT);
 }

@@ -24,7 +24,7 @@
 
 // Guest state that changes while L2 runs and that hypervisors look at after an exit. The rest stays
 // in vmcs02 until L1 asks (store_sync_lazy).
-static void save_hot_state(struct vcpu *vcpu, struct nvmcs *nv)
+static inline void save_hot_state(struct vcpu *vcpu, struct nvmcs *nv)
 {
     u64 cr0 = vmread(F(GUEST_CR0)), old = v12(nv, F(GUEST_CR0)), own4 = cr4_l0(vcpu);
     SAVE(nv, GUEST_RIP, vmread(F(GUEST_RIP)));
@@ -47,7 +47,7 @@ static void save_hot_state(struct vcpu *vcpu, struct nvmcs *nv)
     nv->lazy = LAZY_ALL;
 }
 
-static void save_timer(struct vcpu *vcpu, struct nvmcs *nv)
+static inline void save_timer(struct vcpu *vcpu, struct nvmcs *nv)
 {
     u64 end = vcpu->nested->timer_deadline, now;
     if (end == ~0ull)
@@ -76,31 +76,34 @@ static void save_timer(struct vcpu *vcpu, struct nvmcs *nv)
      ON(GDTR_IDTR) | ON(LDTR_TR) | ON(INVEPT) | ON(INVVPID) | ON(RDRAND) | ON(INVPCID) |           \
      ON(RDSEED) | ON(XSAVES))
 
-static void save_event_info(struct nvmcs *nv, const struct leave *x, u64 reason)
+static inline void save_event_info(struct nvmcs *nv, struct leave x, struct leave_event event,
+                                   u64 reason)
 {
-    u32 info = x->intr_info, vectoring = 0;
-    if (reason & DEFINES_INTR_INFO && !x->own_info)
+    u32 info = event.info, vectoring = 0;
+    if (reason & DEFINES_INTR_INFO && !x.own_event)
         info = vcpu_intr_info();
     SAVE(nv, EXIT_INTR_INFO, info);
-    if (info & INFO_VALID && info & INFO_ERROR_CODE)
-        SAVE(nv, EXIT_INTR_ERROR, x->own_info ? x->intr_error : vmread(F(EXIT_INTR_ERROR)));
-    if (reason & DEFINES_VECTORING && !x->synthetic)
+    if (UNLIKELY(info & INFO_VALID) && info & INFO_ERROR_CODE)
+        SAVE(nv, EXIT_INTR_ERROR, x.own_event ? event.error : vmread(F(EXIT_INTR_ERROR)));
+    if (reason & DEFINES_VECTORING && !x.synthetic)
         vectoring = vcpu_vectoring_info();
     SAVE(nv, IDT_VECTORING_INFO, vectoring);
-    if (vectoring & INFO_VALID && vectoring & INFO_ERROR_CODE)
+    if (UNLIKELY(vectoring & INFO_VALID) && vectoring & INFO_ERROR_CODE)
         SAVE(nv, IDT_VECTORING_ERROR, vmread(F(IDT_VECTORING_ERROR)));
 }
 
-static void save_exit_info(struct nvmcs *nv, const struct leave *x)
+static inline void save_exit_info(struct nvmcs *nv, struct leave x, struct leave_event event)
 {
     // XRSTORS, the one beyond 63, is as XSAVES.
-    u64 reason = BIT(MIN((u16)x->reason, EXIT_XSAVES));
-    SAVE(nv, EXIT_REASON, x->reason);
-    SAVE(nv, EXIT_QUALIFICATION, x->qualification);
-    save_event_info(nv, x, reason);
-    if (x->synthetic)
+    u64 reason = BIT(MIN((u16)x.reason, EXIT_XSAVES));
+    SAVE(nv, EXIT_REASON, x.reason);
+    SAVE(nv, EXIT_QUALIFICATION, x.qualification);
+    save_event_info(nv, x, event, reason);
+    if (x.synthetic)
         return;
     SAVE(nv, EXIT_INSTR_LENGTH, vmread(F(EXIT_INSTR_LENGTH)));
+    if (LIKELY(!(reason & (DEFINES_INSN_INFO | DEFINES_ADDRESSES | DEFINES_LINEAR))))
+        return;
     if (reason & DEFINES_INSN_INFO)
         SAVE(nv, EXIT_INSTR_INFO, vmread(F(EXIT_INSTR_INFO)));
     if (reason & DEFINES_ADDRESSES)
@@ -130,7 +133,7 @@ FORCE_INLINE void load_segment(vmcs_field_t sel, vmcs_field_t base, vmcs_field_t
                  AR_DATA | AR_S | AR_P | AR_DB | AR_G)
 
 // SDM, "Loading Host Segment and Descriptor-Table Registers".
-static void load_host_segments(struct nvmcs *nv, bool wide)
+static inline void load_host_segments(struct nvmcs *nv, bool wide)
 {
     vmwrite(F(GUEST_CS_SELECTOR), v12(nv, F(HOST_CS_SELECTOR)));
     vmwrite(F(GUEST_CS_BASE), 0);
@@ -173,7 +176,7 @@ struct l2_left {
 
 // SDM, "Loading Host Control Registers, Debug Registers, MSRs". This part L1 cannot change without
 // an exit, so that vmcs01 mostly holds it from the last time.
-static void load_host_rare(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_left *l2)
+static NOINLINE void load_host_rare(struct vcpu *vcpu, struct nvmcs *nv, struct l2_left l2)
 {
     bool wide = V12_HAS(&nv->v, EXIT_HOST_64BIT);
     vmwrite(F(CR0_SHADOW), host_cr0(nv) | (vmread(F(CR0_SHADOW)) & (CR0_CD | CR0_NW)));
@@ -182,7 +185,7 @@ static void load_host_rare(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_
     vmwrite(F(GUEST_SYSENTER_CS), v12(nv, F(HOST_SYSENTER_CS)));
     vmwrite(F(GUEST_SYSENTER_ESP), v12(nv, F(HOST_SYSENTER_ESP)));
     vmwrite(F(GUEST_SYSENTER_EIP), v12(nv, F(HOST_SYSENTER_EIP)));
-    vcpu->nested->l1_pat = V12_HAS(&nv->v, EXIT_LOAD_PAT) ? v12(nv, F(HOST_PAT)) : l2->pat;
+    vcpu->nested->l1_pat = V12_HAS(&nv->v, EXIT_LOAD_PAT) ? v12(nv, F(HOST_PAT)) : l2.pat;
     vmwrite(F(GUEST_PAT), vcpu->nested->l1_pat);
     if (vcpu->nested->tsc_offset_01 != vcpu->tsc_offset) {
         vcpu->nested->tsc_offset_01 = vcpu->tsc_offset;
@@ -190,10 +193,10 @@ static void load_host_rare(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_
     }
 }
 
-static void load_host_efer(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_left *l2)
+static inline void load_host_efer(struct vcpu *vcpu, struct nvmcs *nv, struct l2_left l2)
 {
     bool wide = V12_HAS(&nv->v, EXIT_HOST_64BIT);
-    u64 efer = V12_HAS(&nv->v, EXIT_LOAD_EFER) ? v12(nv, F(HOST_EFER)) : l2->efer;
+    u64 efer = V12_HAS(&nv->v, EXIT_LOAD_EFER) ? v12(nv, F(HOST_EFER)) : l2.efer;
     efer &= ~(u64)(EFER_LMA | EFER_LME);
     efer |= wide ? EFER_LMA | EFER_LME : 0;
     if (LIKELY(efer == vcpu->nested->l1.efer))
@@ -204,7 +207,7 @@ static void load_host_efer(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_
 }
 
 // The part that L1 may have changed.
-static void load_host_registers(struct nvmcs *nv)
+static inline void load_host_registers(struct nvmcs *nv)
 {
     bool wide = V12_HAS(&nv->v, EXIT_HOST_64BIT);
     vmwrite(F(GUEST_CR0), host_cr0(nv) | CR0_NE);
@@ -218,10 +221,10 @@ static void load_host_registers(struct nvmcs *nv)
 }
 
 // PAE paging of a 32-bit L1: a VM exit loads its PDPTEs.
-static bool load_host_pdptes(struct vcpu *vcpu, struct nvmcs *nv)
+static NOINLINE bool load_host_pdptes(struct vcpu *vcpu, struct nvmcs *nv)
 {
     u64 p[4], reserved = ~(BIT(vcpu->vm->phys_bits) - 1) | 0x1e6;
-    if (V12_HAS(&nv->v, EXIT_HOST_64BIT) || !(v12(nv, F(HOST_CR4)) & CR4_PAE))
+    if (!(v12(nv, F(HOST_CR4)) & CR4_PAE))
         return true;
     if (!guest_read(&vcpu->vm->mem, p, GPA(v12(nv, F(HOST_CR3)) & 0xffffffe0), sizeof(p)))
         return false;
@@ -276,8 +279,15 @@ static void vmx_abort(struct vcpu *vcpu, struct nvmcs *nv, u32 indicator)
 #define ABORT_PDPTES    2
 #define ABORT_MSR_LOAD  4
 
+static NOINLINE void load_msrs(struct vcpu *vcpu, struct nvmcs *nv)
+{
+    u32 count = (u32)v12(nv, F(EXIT_MSR_LOAD_COUNT));
+    if (load_msr_list(vcpu, GPA(v12(nv, F(EXIT_MSR_LOAD_ADDR))), count, MSR_EXIT_LOAD))
+        vmx_abort(vcpu, nv, ABORT_MSR_LOAD);
+}
+
 // vmcs01 becomes current and gets L1's host state.
-static void become_l1(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_left *l2)
+FORCE_INLINE void become_l1(struct vcpu *vcpu, struct nvmcs *nv, struct l2_left l2)
 {
     struct nested *n = vcpu->nested;
     vcpu->in_l2 = false;
@@ -297,19 +307,17 @@ static void become_l1(struct vcpu *vcpu, struct nvmcs *nv, const struct l2_left 
     if (UNLIKELY(n->l1_blocked))
         vmwrite(F(GUEST_INTERRUPTIBILITY), 0);
     load_host_segments(nv, V12_HAS(&nv->v, EXIT_HOST_64BIT));
-    if (UNLIKELY(!load_host_pdptes(vcpu, nv)))
+    if (UNLIKELY(!V12_HAS(&nv->v, EXIT_HOST_64BIT)) && !load_host_pdptes(vcpu, nv))
         vmx_abort(vcpu, nv, ABORT_PDPTES);
-    u32 count = (u32)v12(nv, F(EXIT_MSR_LOAD_COUNT));
-    if (UNLIKELY(count) &&
-        load_msr_list(vcpu, GPA(v12(nv, F(EXIT_MSR_LOAD_ADDR))), count, MSR_EXIT_LOAD))
-        vmx_abort(vcpu, nv, ABORT_MSR_LOAD);
+    if (UNLIKELY((u32)v12(nv, F(EXIT_MSR_LOAD_COUNT))))
+        load_msrs(vcpu, nv);
     if (vmx.vpid && !V12_HAS(&nv->v, VPID))
         vmxop_invvpid(INVVPID_SINGLE, vcpu->vpid, 0);
     mitigate(BOUNDARY_EXIT);
 }
 
 // What the exit does not load from vmcs12 is read while vmcs02 is current.
-static struct l2_left read_left(struct vcpu *vcpu, struct nvmcs *nv)
+static inline struct l2_left read_left(struct vcpu *vcpu, struct nvmcs *nv)
 {
     struct l2_left l = {0};
     if (UNLIKELY(!V12_HAS(&nv->v, EXIT_LOAD_EFER)))
@@ -321,22 +329,23 @@ static struct l2_left read_left(struct vcpu *vcpu, struct nvmcs *nv)
     return l;
 }
 
-void leave_l2(struct vcpu *vcpu, const struct leave *exit)
+enum run_result leave_l2(struct vcpu *vcpu, struct leave exit, struct leave_event event)
 {
     struct nvmcs *nv = vcpu->nested->current;
-    u32 reason = (u16)exit->reason;
+    u32 reason = (u16)exit.reason;
     if (LIKELY(reason < STAT_REASONS))
         vcpu->stats.l2_to_l1[reason]++;
     save_hot_state(vcpu, nv);
     save_timer(vcpu, nv);
-    save_exit_info(nv, exit);
+    save_exit_info(nv, exit, event);
     struct l2_left left = read_left(vcpu, nv);
     if (UNLIKELY(v12(nv, F(EXIT_MSR_STORE_COUNT))) && !store_msr_list(vcpu, nv)) {
         vmx_abort(vcpu, nv, ABORT_MSR_STORE);
-        return;
+        return RUN_RESUME;
     }
     shadow_show(nv);
-    become_l1(vcpu, nv, &left);
+    become_l1(vcpu, nv, left);
+    return RUN_RESUME;
 }
 
 void leave_failed_entry(struct vcpu *vcpu, struct nvmcs *nv, u32 reason, u64 qualification)
@@ -351,5 +360,5 @@ void leave_failed_entry(struct vcpu *vcpu, struct nvmcs *nv, u32 reason, u64 qua
     SAVE(nv, EXIT_REASON, reason | REASON_ENTRY_FAILED);
     SAVE(nv, EXIT_QUALIFICATION, qualification);
     shadow_show(nv);
-    become_l1(vcpu, nv, &left);
+    become_l1(vcpu, nv, left);
 }

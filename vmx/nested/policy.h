@@ -33,3 +33,25 @@ struct exit_bitmaps {
 // Intel SDM volume 3, chapter "VMX Non-Root Operation", and "VM-Execution Control Fields".
 enum exit_owner exit_owner(const struct vmcs12 *v, const struct exit_event *x,
                            const struct exit_bitmaps *maps);
+
+// Whether an exit for this reason (the whole field) is L1's whatever vmcs12 says: the rows of the
+// table that say no more than TO_L1.
+static inline bool exit_is_always_l1s(u32 reason)
+{
+#define ALWAYS_TO_L0                false
+#define ALWAYS_TO_L1                true
+#define ALWAYS_EMULATE              false
+#define ALWAYS_L1_IF(...)           false
+#define ALWAYS_exception_owner(...) false
+#define REASON(number, name, owner) | ((u64)(number < 64 && (ALWAYS_##owner)) << (number & 63))
+    const u64 always = 0
+#include "vmx/nested/policy.def"
+        ;
+#undef REASON
+#undef ALWAYS_TO_L0
+#undef ALWAYS_TO_L1
+#undef ALWAYS_EMULATE
+#undef ALWAYS_L1_IF
+#undef ALWAYS_exception_owner
+    return reason < 64 && always >> reason & 1;
+}

@@ -182,19 +182,24 @@ void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv);
 
 // --- leave.c ---
 
-// Exit information that L1 gets.
+// The exit that L1 gets.
 struct leave {
     u32 reason;
+    bool own_event; // EXIT_INTR_INFO is what L0 says, not the processor
+    bool synthetic; // the processor did not make it: no instruction length and information
     u64 qualification;
-    u32 intr_info; // bit 31 clear: none
-    u32 intr_error;
-    bool own_info; // intr_info is given here, not the processor's
-    bool
-        synthetic; // an exit that the processor did not make: no instruction length and information
 };
 
+// What EXIT_INTR_INFO and EXIT_INTR_ERROR say, if the exit has own_event.
+struct leave_event {
+    u32 info; // bit 31 clear: none
+    u32 error;
+};
+
+#define NO_EVENT ((struct leave_event){0})
+
 // The virtual VM exit from L2 to L1: vmcs02 is current before it, vmcs01 after it.
-void leave_l2(struct vcpu *vcpu, const struct leave *exit);
+enum run_result leave_l2(struct vcpu *vcpu, struct leave exit, struct leave_event event);
 
 // The failed entry: L2 never ran, vmcs01 is current or vmcs02 if `in_l2`.
 void leave_failed_entry(struct vcpu *vcpu, struct nvmcs *nv, u32 reason, u64 qualification);
