@@ -396,8 +396,17 @@ bool vcpu_wrmsr(struct vcpu *vcpu, u32 msr, u64 value)
     return row && row->write && row->write(vcpu, msr, value);
 }
 
+static bool is_open_word(unsigned word)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(msr_open_words); i++)
+        if (msr_open_words[i] == word)
+            return true;
+    return false;
+}
+
 void msr_bitmap_init(u8 *page)
 {
+    const u64 *word = (const u64 *)page;
     u64 v;
     for (unsigned i = 0; i < PAGE_SIZE; i++)
         page[i] = 0xff;
@@ -405,16 +414,8 @@ void msr_bitmap_init(u8 *page)
         for (u32 msr = table[i].first; msr <= table[i].last && table[i].way != EXITS; msr++)
             if (rdmsr_safe(msr, &v)) // the emulator lacks IA32_DEBUGCTL
                 msr_bitmap_open(page, msr, table[i].way == DIRECT);
-}
-
-unsigned msr_bitmap_open_words(const u8 *page, u16 *words, unsigned max)
-{
-    const u64 *word = (const u64 *)page;
-    unsigned count = 0;
-    for (u16 i = 0; i < MSR_BITMAP_WRITES && count < max; i++)
-        if (~word[i] | ~word[i + MSR_BITMAP_WRITES])
-            words[count++] = i;
-    return count;
+    for (unsigned i = 0; i < PAGE_SIZE / 8; i++)
+        ASSERT(!~word[i] || is_open_word(i));
 }
 
 enum run_result exit_rdmsr(struct vcpu *vcpu)

@@ -11,17 +11,21 @@ bool vcpu_wrmsr(struct vcpu *vcpu, u32 msr, u64 value);
 // Fills an MSR bitmap with exits for all but the MSRs that the guest may use directly.
 void msr_bitmap_init(u8 *page);
 
-// The words of 64 MSRs in which a bitmap lets anything through, by their index in its read half;
-// the write half is MSR_BITMAP_WRITES words further. Returns how many, at most `max`.
-#define MSR_BITMAP_WRITES (2048 / 8)
-unsigned msr_bitmap_open_words(const u8 *page, u16 *words, unsigned max);
-
 // Byte offset and bit of an MSR in the read part of a bitmap; the write part is 2 KiB further.
 // (SDM, "MSR-Bitmap Address".) `msr` must be in one of the two ranges.
 static inline u64 msr_bitmap_bit(u32 msr)
 {
     return msr < 0x2000 ? msr : 0x400 * 8 + (msr - 0xc0000000u);
 }
+
+// The word of 64 bits in which that bit is, for reads and for writes.
+#define MSR_READS(msr)  (((msr) < 0x2000 ? (msr) : 0x2000 + ((msr)&0x1fff)) / 64)
+#define MSR_WRITES(msr) (0x4000 / 64 + MSR_READS(msr))
+
+// The words in which the bitmap of msr_bitmap_init() lets anything through.
+static const u16 msr_open_words[] = {
+    MSR_READS(0x10),        MSR_READS(0x174),      MSR_READS(0x1d9),      MSR_READS(0xc0000081),
+    MSR_WRITES(0xc0000081), MSR_READS(0xc0000100), MSR_WRITES(0xc0000100)};
 
 static inline void msr_bitmap_open_write(u8 *page, u32 msr)
 {

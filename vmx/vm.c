@@ -153,7 +153,6 @@ const char *vm_init(struct vm *vm, const struct machine_params *params)
         return no_memory;
     msr_bitmap_init(bitmap);
     vm->msr_bitmap = ptr_phys(bitmap);
-    vm->msr_opens = msr_bitmap_open_words(bitmap, vm->msr_open, ARRAY_SIZE(vm->msr_open));
     if (!apicv_init_vm(vm))
         return no_memory;
     for (; vm->cpus < params->cpus; vm->cpus++) {

@@ -48,8 +48,6 @@ struct vm {
     struct ept ept01_apic; // vmcs01 has it in xAPIC mode: ept01 and the APIC-access page
     hpa_t apic_access;     // this page, which nobody reads or writes
     hpa_t msr_bitmap;      // of vmcs01
-    u16 msr_open[8];       // its words that let anything through (msr_bitmap_open_words)
-    unsigned msr_opens;
     hpa_t msr_bitmap_x2apic; // in place of msr_bitmap in x2APIC mode
     struct cpuid_table cpuid;
     struct vmx_caps caps; // what L1 sees

@@ -391,6 +391,36 @@ void test_io(void)
 
 // ------------------------------------------------------------------------------------- MSR bitmaps
 
+// Between two entries the bitmap may change, and nothing but the bitmap.
+static void check_changing_bitmap(u8 *map)
+{
+    static const struct {
+        u32 msr, bit;
+        bool write;
+    } rows[] = {
+        {0x10, 0x10, false},
+        {0x174, 0x174, false},
+        {0xc0000081, 0x2000 + 0x81, false},
+        {0xc0000084, 0x6000 + 0x84, true},
+        {0xc0000100, 0x2000 + 0x100, false},
+        {0xc0000102, 0x6000 + 0x102, true},
+    };
+    memset(map, 0, 4096);
+    l2_defaults(l2i_rdmsr);
+    l2_control(PROC_CTLS, PROC_MSR_BITMAPS);
+    vmwrite(MSR_BITMAP, (u64)map);
+    for (u32 i = 0; i < ARRAY_SIZE(rows); i++) {
+        const u8 *code = rows[i].write ? l2i_wrmsr : l2i_rdmsr;
+        u32 exit = rows[i].write ? R_WRMSR : R_RDMSR;
+        for (u32 set = 0; set < 4; set++) {
+            l2_goto(code);
+            l2 = (struct l2_regs){.rcx = rows[i].msr};
+            check_run(set % 2 ? exit : R_VMCALL, "MSR 0x%x, its bit now %u", rows[i].msr, set % 2);
+            map[rows[i].bit / 8] ^= (u8)(1 << rows[i].bit % 8);
+        }
+    }
+}
+
 void test_msr_bitmaps(void)
 {
     u8 *map = alloc_pages(1);
@@ -460,4 +490,5 @@ void test_msr_bitmaps(void)
     l2.rax = 0x47700;
     check_run(R_VMCALL, "WRMSR of IA32_FMASK by L2");
     check_eq(rdmsr(0xc0000084), 0x47700, "IA32_FMASK in L1");
+    check_changing_bitmap(map);
 }

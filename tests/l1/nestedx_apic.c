@@ -16,9 +16,9 @@ L2_CODE(spin, "1: pause\n dec %rcx\n jnz 1b");
 #define VECTOR 0x51
 #define ACCESS 0x50400000ull // where L2 sees its APIC
 
-static u32 *page;    // virtual-APIC page
+static u32 *page; // virtual-APIC page
 static u64 access_page;
-static u32 *desc;    // posted-interrupt descriptor
+static u32 *desc; // posted-interrupt descriptor
 
 static bool offered(u32 proc2)
 {
@@ -110,6 +110,21 @@ void test_x2apic_registers(void)
     start_x2(l2_rdmsr, PROC2_APIC_REGS, 0x802, 0);
     vmclr(PROC_CTLS, PROC_MSR_BITMAPS);
     check_run(R_RDMSR, "without MSR bitmaps");
+    // Between two entries nothing changes but the bitmap.
+    start_x2(l2_rdmsr, PROC2_APIC_REGS, 0x802, 0);
+    for (u32 set = 0; set < 4; set++) {
+        l2_goto(l2_rdmsr);
+        check_run(set % 2 ? R_RDMSR : R_VMCALL, "RDMSR of the ID, its bit now %u", set % 2);
+        map[0x802 / 8] ^= BIT(2);
+        l2.rcx = 0x802;
+    }
+    for (u32 set = 0; set < 4; set++) {
+        l2_goto(l2_wrmsr);
+        l2.rcx = 0x808;
+        l2.rax = l2.rdx = 0;
+        check_run(set % 2 ? R_WRMSR : R_VMCALL, "WRMSR of the TPR, its bit now %u", set % 2);
+        map[0x800 + 0x808 / 8] ^= BIT(0);
+    }
 }
 
 void test_apic_page(void)

@@ -168,7 +168,7 @@ static inline void merge(struct vcpu *vcpu, struct nvmcs *nv)
     if (UNLIKELY(passes_on_state(nv) | nv->dr7_open | nv->msrs_touched))
         merge_l1_state(nv, &vcpu->nested->l1);
     // L1 may change its MSR bitmap without an exit.
-    if (nv->l1_maps.msr || UNLIKELY(!nv->msrs_closed))
+    if (UNLIKELY(!merge_has_msrs(nv)))
         merge_msr_bitmap(vcpu, nv);
 }
 

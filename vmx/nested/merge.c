@@ -78,6 +78,7 @@ static void find_bitmaps(struct vcpu *vcpu, struct nvmcs *nv)
     nv->l1_maps.msr = msr ? l1_page(vcpu, v12(nv, F(MSR_BITMAP))) : NULL;
     nv->l1_maps.vmread = shadowing ? l1_page(vcpu, v12(nv, F(VMREAD_BITMAP))) : NULL;
     nv->l1_maps.vmwrite = shadowing ? l1_page(vcpu, v12(nv, F(VMWRITE_BITMAP))) : NULL;
+    nv->msrs_stale = true;
 }
 
 // Pages of L1 that the processor uses. Where L1 has no memory an unused page of its own budget
@@ -279,20 +280,19 @@ void merge_rest(struct vcpu *vcpu, struct nvmcs *nv, u32 groups)
     merge_guest(vcpu, nv, groups, &vcpu->nested->l1);
 }
 
-// An MSR is open to L2 if L0 and L1 both open it. L1's bitmap is read at each entry: L1 may change
-// it while the VMCS is active, and what L0 opens is few words.
+// An MSR is open to L2 if L0 and L1 both open it.
 void merge_msr_bitmap(struct vcpu *vcpu, struct nvmcs *nv)
 {
-    nv->msrs_closed = !nv->l1_maps.msr;
-    u64 *to = phys_ptr(nv->msr_bitmap);
     const u64 *l0 = phys_ptr(vcpu->vm->msr_bitmap), *l1 = (const u64 *)nv->l1_maps.msr;
-    for (unsigned i = 0; i < vcpu->vm->msr_opens; i++) {
-        unsigned r = vcpu->vm->msr_open[i], w = r + MSR_BITMAP_WRITES;
-        to[r] = l1 ? l0[r] | l1[r] : ~0ull;
-        to[w] = l1 ? l0[w] | l1[w] : ~0ull;
+    u64 *to = phys_ptr(nv->msr_bitmap), *seen = nv->msrs_seen;
+    nv->msrs_stale = false;
+    for (unsigned i = 0; i < ARRAY_SIZE(msr_open_words); i++, seen++) {
+        *seen = l1 ? l1[msr_open_words[i]] : ~0ull;
+        to[msr_open_words[i]] = l0[msr_open_words[i]] | *seen;
     }
-    if (UNLIKELY(nv->x2apic_open))
-        vapic_open_msrs(nv);
+    for (unsigned i = 0; i < ARRAY_SIZE(x2apic_words); i++, seen++)
+        *seen = l1 ? l1[x2apic_words[i]] : ~0ull;
+    vapic_open_msrs(nv);
 }
 
 void merge_init(struct vcpu *vcpu, struct nvmcs *nv)

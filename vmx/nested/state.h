@@ -5,6 +5,7 @@
 #include "libc/list.h"
 #include "libc/x86.h"
 #include "vmx/cpu.h"
+#include "vmx/msr.h"
 #include "vmx/nested/check.h"
 #include "vmx/nested/nested.h"
 #include "vmx/nested/policy.h"
@@ -48,6 +49,11 @@ struct field_list {
     vmcs_field_t f[64];
 };
 
+// The words of an MSR bitmap, besides msr_open_words, in which vmcs02's may let anything through:
+// 800H to 8FFH for reads, the first of them for writes.
+static const u16 x2apic_words[] = {MSR_READS(0x800), MSR_READS(0x840), MSR_READS(0x880),
+                                   MSR_READS(0x8c0), MSR_WRITES(0x800)};
+
 // One VMCS of L1, from VMPTRLD to VMCLEAR. Fills a page of the VM's pool.
 struct nvmcs {
     struct vmcs12 v;
@@ -56,13 +62,12 @@ struct nvmcs {
     struct vmcs vmcs02;
     hpa_t msr_bitmap;            // of vmcs02
     struct exit_bitmaps l1_maps; // L1's pages as vmcs12 names them now
-    bool x2apic_open;            // the MSR bitmap opens x2APIC MSRs
     bool is_shadow;              // L1's indicator of a shadow VMCS
     u8 lazy;                     // LAZY_ bits: guest state that is in vmcs02 only
     bool lma_touched;            // L2 wrote EFER since the last exit
     bool msrs_touched;           // L2 wrote EFER, PAT or DEBUGCTL since the last entry
     bool dr7_open;               // L2 can change DR7 without an exit, and the next entry loads it
-    bool msrs_closed;            // msr_bitmap lets nothing through
+    bool msrs_stale;             // msr_bitmap is of other controls than vmcs12's
     struct l1_state l1_state;    // of the last entry, where a "load" control is off
     u8 slot;                     // of nested.slots; its VPID is vpid02
     u16 vpid02;
@@ -71,6 +76,8 @@ struct nvmcs {
     ngpa_t missing;  // of the EPT violation that L1 was told of since the last entry,
     u64 missing_for; // and its qualification; 0: there was none
     u32 proc_l1;     // interrupt and NMI window bits that L1 wants
+
+    u64 msrs_seen[ARRAY_SIZE(msr_open_words) + ARRAY_SIZE(x2apic_words)]; // of L1's bitmap
 
     struct vmcs shadow; // hpa 0: the processor has no VMCS shadowing
     u32 shadow_due;     // fields of shadow.def that the shadow VMCS does not hold yet
@@ -162,8 +169,24 @@ void merge_pdptes(struct vcpu *vcpu, struct nvmcs *nv);
 // The sum of L0's, L1's and L2's TSC offsets.
 void merge_tsc(struct vcpu *vcpu, struct nvmcs *nv);
 
-// L1's MSR bitmap, which L1 may change at any time, for this entry.
+// L1's MSR bitmap for this entry, unless merge_has_msrs(): L1 may change it at any time.
 void merge_msr_bitmap(struct vcpu *vcpu, struct nvmcs *nv);
+
+// Whether vmcs02's MSR bitmap is made of what vmcs12 and L1's bitmap say now.
+static inline bool merge_has_msrs(const struct nvmcs *nv)
+{
+    const u64 *l1 = (const u64 *)nv->l1_maps.msr, *seen = nv->msrs_seen;
+    u64 changed = nv->msrs_stale;
+    if (!l1)
+        return !changed;
+#pragma GCC unroll 8
+    for (unsigned i = 0; i < ARRAY_SIZE(msr_open_words); i++)
+        changed |= l1[msr_open_words[i]] ^ *seen++;
+#pragma GCC unroll 8
+    for (unsigned i = 0; i < ARRAY_SIZE(x2apic_words); i++)
+        changed |= l1[x2apic_words[i]] ^ *seen++;
+    return !changed;
+}
 
 // --- entry.c ---
 
@@ -235,10 +258,8 @@ bool vmfunc_emulate(struct vcpu *vcpu, struct nvmcs *nv);
 
 // --- vapic.c ---
 
-// The fields of APIC virtualization; closes or opens (for this entry, as L1's bitmap says now) the
-// x2APIC MSRs that the processor virtualizes.
+// The fields of APIC virtualization; the x2APIC MSRs in vmcs02's bitmap.
 void vapic_merge(struct nvmcs *nv);
-void vapic_close_msrs(struct nvmcs *nv);
 void vapic_open_msrs(struct nvmcs *nv);
 
 // Whether virtual-interrupt delivery wakes L2 from HLT.

@@ -4,13 +4,13 @@
 
 #include "drivers/cpu.h"
 #include "vmx/event.h"
+#include "vmx/msr.h"
 #include "vmx/nested/state.h"
 
 #define MSR_X2APIC      0x800
 #define MSR_X2APIC_TPR  0x808
 #define MSR_X2APIC_EOI  0x80b
 #define MSR_X2APIC_SELF 0x83f
-#define X2APIC_WORDS    4 // of 64 MSRs
 #define WRITE_HALF      0x800
 
 #define VTPR            0x80
@@ -21,23 +21,12 @@
 
 void vapic_merge(struct nvmcs *nv)
 {
-    bool was_open = nv->x2apic_open;
     if (V12_HAS(&nv->v, VIRTUAL_INTR_DELIVERY)) {
         vmwrite(F(EOI_EXIT_BITMAP_0), v12(nv, F(EOI_EXIT_BITMAP_0)));
         vmwrite(F(EOI_EXIT_BITMAP_1), v12(nv, F(EOI_EXIT_BITMAP_1)));
         vmwrite(F(EOI_EXIT_BITMAP_2), v12(nv, F(EOI_EXIT_BITMAP_2)));
         vmwrite(F(EOI_EXIT_BITMAP_3), v12(nv, F(EOI_EXIT_BITMAP_3)));
     }
-    nv->x2apic_open = V12_HAS(&nv->v, VIRTUALIZE_X2APIC) && V12_HAS(&nv->v, MSR_BITMAPS);
-    if (was_open && !nv->x2apic_open)
-        vapic_close_msrs(nv);
-}
-
-void vapic_close_msrs(struct nvmcs *nv)
-{
-    u64 *words = (u64 *)phys_ptr(nv->msr_bitmap) + MSR_X2APIC / 64;
-    for (unsigned i = 0; i < X2APIC_WORDS; i++)
-        words[i] = words[i + WRITE_HALF / 8] = ~0ull;
 }
 
 // Only what the processor virtualizes is open: the others would reach the APIC of the machine.
@@ -45,16 +34,17 @@ void vapic_open_msrs(struct nvmcs *nv)
 {
     static const u32 writes[] = {MSR_X2APIC_TPR, MSR_X2APIC_EOI, MSR_X2APIC_SELF};
     bool delivery = V12_HAS(&nv->v, VIRTUAL_INTR_DELIVERY);
+    bool registers = V12_HAS(&nv->v, APIC_REGISTERS);
     u8 *to = phys_ptr(nv->msr_bitmap);
     const u8 *l1 = nv->l1_maps.msr;
-    vapic_close_msrs(nv);
-    if (!l1)
+    for (unsigned i = 0; i < ARRAY_SIZE(x2apic_words); i++)
+        ((u64 *)to)[x2apic_words[i]] = ~0ull;
+    if (!l1 || !V12_HAS(&nv->v, VIRTUALIZE_X2APIC))
         return;
-    if (V12_HAS(&nv->v, APIC_REGISTERS))
-        for (unsigned i = MSR_X2APIC / 64; i < MSR_X2APIC / 64 + X2APIC_WORDS; i++)
-            ((u64 *)to)[i] = ((const u64 *)l1)[i];
-    else
-        bitmap_put(to, MSR_X2APIC_TPR, bitmap_get(l1, MSR_X2APIC_TPR));
+    for (unsigned i = 0; i < ARRAY_SIZE(x2apic_words) && registers; i++)
+        if (x2apic_words[i] != MSR_WRITES(MSR_X2APIC))
+            ((u64 *)to)[x2apic_words[i]] = ((const u64 *)l1)[x2apic_words[i]];
+    bitmap_put(to, MSR_X2APIC_TPR, bitmap_get(l1, MSR_X2APIC_TPR));
     for (unsigned i = 0; i < (delivery ? ARRAY_SIZE(writes) : 1); i++)
         bitmap_put(to + WRITE_HALF, writes[i], bitmap_get(l1 + WRITE_HALF, writes[i]));
 }
