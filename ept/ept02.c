@@ -319,19 +319,6 @@ static void revalidate(struct ept02_cache *cache, struct ept02_tree *tree)
     }
 }
 
-bool ept02_invept(struct ept02_cache *cache, u64 eptp12)
-{
-    bool known = false;
-    for (struct ept02_tree *tree = cache->tree; tree < cache->tree + cache->trees; tree++) {
-        u64 other = tree->eptp12 ^ eptp12;
-        if (other & EPT_ADDR)
-            continue;
-        tree->stale = true;
-        known |= !other && tree->root;
-    }
-    return known;
-}
-
 void ept02_invept_all(struct ept02_cache *cache)
 {
     for (unsigned i = 0; i < cache->trees; i++)

@@ -104,7 +104,19 @@ void ept02_prefill(struct ept02_cache *cache, ngpa_t ngpa, u64 qualification);
 // L1 executed INVEPT: single-context for `eptp12` (all trees with that root), or all-context. The
 // work is done when such a tree is wanted next. INVVPID concerns nothing here. True if there is a
 // tree for precisely that EPTP12.
-bool ept02_invept(struct ept02_cache *cache, u64 eptp12);
+static inline bool ept02_invept(struct ept02_cache *cache, u64 eptp12)
+{
+    const struct ept02_table *known = NULL;
+    for (struct ept02_tree *tree = cache->tree + cache->trees; tree-- != cache->tree;) {
+        u64 other = tree->eptp12 ^ eptp12;
+        if (other >= PAGE_SIZE)
+            continue;
+        tree->stale = true;
+        if (!other)
+            known = tree->root; // none in a slot that is free
+    }
+    return known;
+}
 void ept02_invept_all(struct ept02_cache *cache);
 
 // EPT01 changed: forgets everything.

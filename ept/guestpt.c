@@ -259,18 +259,23 @@ static inline const void *quick_page(const struct guest_mem *mem, u64 entry)
 }
 
 // Entries are judged at the end: wherever one points that is not present, only RAM is read.
-const u8 *guestpt_quick(const struct guest_mem *mem, u64 cr3, u64 efer, u64 linear, u64 len)
+const u8 *guestpt_quick(const struct guest_mem *mem, u64 cr3, u64 efer, u64 linear, u64 len,
+                        struct guestpt_memo *memo)
 {
     const u64 odd = efer & EFER_NXE ? 0 : PTE_XD;
     u64 entry = cr3, all = ~0ull, any = 0;
-    const u64 *table;
+    const u64 *table, *slot;
     const u8 *page;
+    memo->efer = 0;
     if (linear % PAGE_SIZE + len > PAGE_SIZE)
         return NULL;
 #define STEP(level)                                                                                \
     if (UNLIKELY(!(table = quick_page(mem, entry))))                                               \
         return NULL;                                                                               \
-    entry = __atomic_load_n(&table[linear >> (12 + 9 * (level - 1)) & 511], __ATOMIC_RELAXED);     \
+    slot = &table[linear >> (12 + 9 * (level - 1)) & 511];                                         \
+    entry = __atomic_load_n(slot, __ATOMIC_RELAXED);                                               \
+    memo->entry[4 - level] = slot;                                                                 \
+    memo->value[4 - level] = entry;                                                                \
     all &= entry;                                                                                  \
     any |= entry
     STEP(4);
@@ -281,6 +286,8 @@ const u8 *guestpt_quick(const struct guest_mem *mem, u64 cr3, u64 efer, u64 line
     if (entry & PTE_PS) {
         if (UNLIKELY(entry & 0x1ff000)) // PAT, or reserved
             return NULL;
+        memo->entry[3] = slot;
+        memo->value[3] = entry;
         entry |= linear & 0x1ff000;
     } else {
         STEP(1);
@@ -289,6 +296,10 @@ const u8 *guestpt_quick(const struct guest_mem *mem, u64 cr3, u64 efer, u64 line
     page = quick_page(mem, entry);
     if (UNLIKELY(!page || (all & (PTE_P | PTE_A | PTE_US)) != (PTE_P | PTE_A) || any & odd))
         return NULL;
+    memo->cr3 = cr3;
+    memo->efer = efer;
+    memo->page = linear & ~(PAGE_SIZE - 1);
+    memo->at = page;
     return page + linear % PAGE_SIZE;
 }
 

@@ -47,11 +47,37 @@ struct guestpt_fault {
 enum guestpt_result guestpt_translate(const struct guest_paging *pg, u64 linear, unsigned access,
                                       gpa_t *gpa, struct guestpt_fault *fault);
 
+// One translation that guestpt_quick() made, with all that it depends on.
+struct guestpt_memo {
+    u64 cr3, efer;       // efer 0: the memo is empty
+    u64 page;            // the linear address
+    const u8 *at;        // L0's pointer to it
+    const u64 *entry[4]; // where the walk came by; the last one repeats
+    u64 value[4];        // what stood there
+};
+
 // The same for the commonest case, in a tenth of the instructions: a supervisor's read, in 4-level
 // paging, of `len` bytes within one page, all of whose entries are plain: present, accessed, for
-// supervisors, in the first range of RAM. Returns L0's pointer, or NULL where the long way has to
-// look.
-const u8 *guestpt_quick(const struct guest_mem *mem, u64 cr3, u64 efer, u64 linear, u64 len);
+// supervisors, in the first range of RAM. `linear` is canonical and EFER.LMA set. Returns L0's
+// pointer, or NULL where the long way has to look. `memo` gets what it found.
+const u8 *guestpt_quick(const struct guest_mem *mem, u64 cr3, u64 efer, u64 linear, u64 len,
+                        struct guestpt_memo *memo);
+
+// Makes the access again by the memo of an earlier one, if it is in the same page and the same
+// entries stand where that one came by: the guest may have changed them without a word to L0. NULL:
+// guestpt_quick() has to look.
+static inline const u8 *guestpt_again(const struct guestpt_memo *memo, u64 cr3, u64 efer,
+                                      u64 linear, u64 len)
+{
+    u64 offset = linear - memo->page;
+    if (offset > PAGE_SIZE - len || memo->cr3 != cr3 || memo->efer != efer)
+        return NULL;
+#pragma GCC unroll 4
+    for (unsigned i = 0; i < 4; i++)
+        if (__atomic_load_n(memo->entry[i], __ATOMIC_RELAXED) != memo->value[i])
+            return NULL;
+    return memo->at + offset;
+}
 
 // Copies between L0 and the guest's linear memory, across page boundaries. A write changes nothing
 // unless all of it can be written, and is at most PAGE_SIZE long. Addresses wrap at 4 GiB unless

@@ -34,5 +34,5 @@ static inline void bitmap_put(u8 *map, u64 bit, bool on)
 // Whether bits 63:47 are the same: a canonical address of 4-level paging.
 static inline bool canonical_48(u64 v)
 {
-    return (u64)((s64)(v << 16) >> 16) == v;
+    return (v + BIT(47)) >> 48 == 0;
 }

@@ -130,7 +130,8 @@ static bool quick_read(struct vcpu *vcpu, u64 linear, void *to, u64 len)
     u64 efer = vmread(F(GUEST_EFER));
     if (nested_in_l2(vcpu) || !(efer & EFER_LMA) || vcpu_cpl())
         return false;
-    const u8 *p = guestpt_quick(&vcpu->vm->mem, vmread(F(GUEST_CR3)), efer, linear, len);
+    struct guestpt_memo memo;
+    const u8 *p = guestpt_quick(&vcpu->vm->mem, vmread(F(GUEST_CR3)), efer, linear, len, &memo);
     if (p)
         memcpy(to, p, len);
     return p;

@@ -297,12 +297,14 @@ TEST(linear_addresses_wrap_at_4g)
 }
 
 // The short way finds the page that the long way finds, or nothing.
+static struct guestpt_memo memo;
+
 static const u8 *quick(u64 linear, u64 len)
 {
     static const u64 first = 0x10000;
     phys_window = ram - first; // memory begins at the host's 0x10000
     const struct guest_mem mem = {.range = {{GPA(0), HPA(first), PAGES * PAGE_SIZE}}, .count = 1};
-    return guestpt_quick(&mem, pg.cr3, pg.efer, linear, len);
+    return guestpt_quick(&mem, pg.cr3, pg.efer, linear, len, &memo);
 }
 
 TEST(the_short_way_agrees_with_the_long_way)
@@ -339,4 +341,41 @@ TEST(the_short_way_agrees_with_the_long_way)
     }
     CHECK(found > tries / 8);
     CHECK(!quick((LINEAR & ~0xfffull) + PAGE_SIZE - 4, 8));
+}
+
+// A memo holds as long as what the walk came by is the same, and for one page.
+TEST(the_memo_of_the_short_way)
+{
+    const u64 page = LINEAR & ~0xfffull;
+    for (unsigned large = 0; large < 2; large++) {
+        long_path();
+        pg.efer = BIT(10) | BIT(8);
+        for (unsigned level = 0; level < 4; level++)
+            *e64(level, level + 1) = (level + 1) * PAGE_SIZE | 0x21;
+        if (large)
+            *e64(2, 3) = 0x80 | 0x21;
+        memo = (struct guestpt_memo){0};
+        CHECK(!guestpt_again(&memo, 0, pg.efer, page, 8));
+        const u8 *p = quick(page + 8, 16);
+        CHECK(p);
+        CHECK_EQ(guestpt_again(&memo, pg.cr3, pg.efer, page + 8, 16) - p, 0);
+        CHECK_EQ(guestpt_again(&memo, pg.cr3, pg.efer, page + 0xff0, 16) - p, 0xfe8);
+        CHECK(!guestpt_again(&memo, pg.cr3, pg.efer, page + 0xff1, 16));
+        CHECK(!guestpt_again(&memo, pg.cr3, pg.efer, page - 8, 8));
+        CHECK(!guestpt_again(&memo, pg.cr3, pg.efer, page + PAGE_SIZE, 8));
+        CHECK(!guestpt_again(&memo, pg.cr3 + PAGE_SIZE, pg.efer, page, 8));
+        CHECK(!guestpt_again(&memo, pg.cr3, pg.efer | NXE, page, 8));
+        for (unsigned level = 0; level < (large ? 3 : 4); level++) {
+            for (unsigned bit = 0; bit < 64; bit++) {
+                *e64(level, level + 1) ^= BIT(bit);
+                CHECK(!guestpt_again(&memo, pg.cr3, pg.efer, page, 8));
+                *e64(level, level + 1) ^= BIT(bit);
+            }
+        }
+        CHECK(guestpt_again(&memo, pg.cr3, pg.efer, page, 8));
+        *e64(1, 2) &= ~1ull;
+        CHECK(!quick(page, 8));
+        *e64(1, 2) |= 1;
+        CHECK(!guestpt_again(&memo, pg.cr3, pg.efer, page, 8)); // a walk that failed leaves none
+    }
 }

@@ -2,9 +2,9 @@
 // checks stand in the order of its "Operation" section. The processor has made the checks that come
 // before the VM exit (mode, CR0.PE, register operand); CR4.VMXE and CPL are L0's.
 
+#include "vmx/nested/insn.h"
 #include "libc/bits.h"
 #include "vmx/event.h"
-#include "vmx/nested/insn.h"
 #include "vmx/nested/shadow.h"
 
 #define FEATURE_LOCKED  BIT(0)
@@ -19,7 +19,7 @@
 #define INFO_NO_INDEX  BIT(22)
 #define INFO_NO_BASE   BIT(27)
 #define INFO_REG1(i)   ((i) >> 3 & 15)
-#define INFO_SEG(i)    ((i) >> 15 & 7)
+#define INFO_SEG_BASE  BIT(17) // the segment is FS or GS
 #define INFO_BASE(i)   ((i) >> 23 & 15)
 #define INFO_REG2(i)   ((i) >> 28)
 
@@ -94,36 +94,33 @@ static NOINLINE bool read_operand_otherwise(struct vcpu *vcpu, enum info_format 
 }
 
 // L0's pointer to the memory operand of plain code, if its address is a base plus a displacement
-// and it lies in a page that guestpt_quick() knows. NULL: look closer.
-static const void *quick_operand(struct vcpu *vcpu, u64 efer, u32 info, unsigned size)
+// and it lies in a page that guestpt_quick() knows. NULL: look closer. Mostly it is where the last
+// one was, on the same stack.
+static inline const void *quick_operand(struct vcpu *vcpu, u64 efer, u32 info, unsigned size)
 {
-    u64 linear = vmread(F(EXIT_QUALIFICATION));
-    if ((info & (INFO_NO_INDEX | INFO_ADDRESS)) != (INFO_NO_INDEX | INFO_ADDRESS_8) ||
-        INFO_SEG(info) >= SEG_FS)
+    const u32 form = INFO_NO_INDEX | INFO_ADDRESS | INFO_SEG_BASE;
+    struct guestpt_memo *memo = &vcpu->nested->operand;
+    u64 linear = vmread(F(EXIT_QUALIFICATION)), cr3 = vmread(F(GUEST_CR3));
+    if (UNLIKELY((info & form) != (INFO_NO_INDEX | INFO_ADDRESS_8)))
         return NULL;
     if (!(info & INFO_NO_BASE))
         linear += vcpu_gpr(vcpu, INFO_BASE(info));
-    if (!canonical_48(linear))
-        return NULL;
-    return guestpt_quick(&vcpu->vm->mem, vmread(F(GUEST_CR3)), efer, linear, size);
+    const void *at = guestpt_again(memo, cr3, efer, linear, size);
+    if (LIKELY(at))
+        return at;
+    return canonical_48(linear) ? guestpt_quick(&vcpu->vm->mem, cr3, efer, linear, size, memo)
+                                : NULL;
 }
 
-// The memory operand, of `size` bytes: a constant. `plain` is in_plain_code().
-static inline bool read_operand(struct vcpu *vcpu, enum info_format format, u64 plain, u32 info,
-                                void *to, unsigned size, vmx_result_t *r)
-{
-    const void *from = LIKELY(plain) ? quick_operand(vcpu, plain, info, size) : NULL;
-    if (UNLIKELY(!from))
-        return read_operand_otherwise(vcpu, format, to, size, r);
-    __builtin_memcpy(to, from, size);
-    return true;
-}
-
-// The 64-bit pointer that VMXON, VMCLEAR and VMPTRLD take.
+// The 64-bit pointer that VMXON, VMCLEAR and VMPTRLD take. `plain` is in_plain_code().
 static bool read_pointer(struct vcpu *vcpu, u64 plain, gpa_t *pointer, vmx_result_t *r)
 {
     u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
-    return read_operand(vcpu, INFO_REGION, plain, info, &pointer->v, 8, r);
+    const u64 *from = LIKELY(plain) ? quick_operand(vcpu, plain, info, 8) : NULL;
+    if (UNLIKELY(!from))
+        return read_operand_otherwise(vcpu, INFO_REGION, &pointer->v, 8, r);
+    pointer->v = __atomic_load_n(from, __ATOMIC_RELAXED);
+    return true;
 }
 
 static bool pointer_ok(const struct vcpu *vcpu, gpa_t p)
@@ -402,24 +399,36 @@ struct descriptor {
 
 // Type and descriptor of INVEPT or INVVPID, whose types in bits `types` L1's processor has: for
 // another type the descriptor is not looked at. False: `r` is the result.
-static inline bool read_invalidation(struct vcpu *vcpu, u64 plain, u64 types, u64 *type,
-                                     struct descriptor *d, vmx_result_t *r)
+static bool read_invalidation(struct vcpu *vcpu, u64 types, u64 *type, struct descriptor *d,
+                              vmx_result_t *r)
 {
-    u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
-    u64 reg = vcpu_gpr(vcpu, INFO_REG2(info));
-    *type = LIKELY(plain) || vcpu_in_64bit_code() ? reg : (u32)reg;
-    if (LIKELY(*type < 4 && types >> *type & 1))
-        return read_operand(vcpu, INFO_INVALIDATE, plain, info, d, sizeof(*d), r);
+    u64 reg = vcpu_gpr(vcpu, INFO_REG2((u32)vmread(F(EXIT_INSTR_INFO))));
+    *type = vcpu_in_64bit_code() ? reg : (u32)reg;
+    if (*type < 4 && types >> *type & 1)
+        return read_operand_otherwise(vcpu, INFO_INVALIDATE, d, sizeof(*d), r);
     *r = vmx_fail(vcpu, VMX_ERR_INVALIDATION);
     return false;
 }
 
-static vmx_result_t invept(struct vcpu *vcpu, u64 plain)
+// The descriptor of the commonest form of both: type 1, single-context, in plain code, where its
+// capability bit says that L1's processor has it. NULL: look closer.
+static inline const struct descriptor *quick_invalidation(struct vcpu *vcpu, u64 capability)
+{
+    u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
+    u64 efer = in_plain_code();
+    if (UNLIKELY(!efer || !vcpu->nested->vmxon || vcpu_gpr(vcpu, INFO_REG2(info)) != 1 ||
+                 !(vcpu->vm->caps.ept_vpid & capability)))
+        return NULL;
+    return quick_operand(vcpu, efer, info, sizeof(struct descriptor));
+}
+_Static_assert(INVEPT_SINGLE == 1 && INVVPID_SINGLE == 1, "quick_invalidation()");
+
+static vmx_result_t invept(struct vcpu *vcpu)
 {
     u64 type, types = vcpu->vm->caps.ept_vpid >> EPT_CAP_INVEPT_TYPES & 6;
     struct descriptor d;
     vmx_result_t r;
-    if (!read_invalidation(vcpu, plain, types, &type, &d, &r))
+    if (!read_invalidation(vcpu, types, &type, &d, &r))
         return r;
     if (type == INVEPT_ALL)
         ept02_invept_all(&vcpu->nested->ept02);
@@ -429,17 +438,26 @@ static vmx_result_t invept(struct vcpu *vcpu, u64 plain)
     return VMX_SUCCEED;
 }
 
-enum run_result nested_invept(struct vcpu *vcpu)
+static NOINLINE enum run_result invept_otherwise(struct vcpu *vcpu)
 {
     vmx_result_t r;
     u64 plain;
     if (!CAP_HAS(&vcpu->vm->caps, EPT))
         return finish(vcpu, fault(vcpu, VEC_UD));
-    return finish(vcpu, may_execute(vcpu, &plain, &r) ? invept(vcpu, plain) : r);
+    return finish(vcpu, may_execute(vcpu, &plain, &r) ? invept(vcpu) : r);
+}
+
+enum run_result nested_invept(struct vcpu *vcpu)
+{
+    const struct descriptor *d = quick_invalidation(vcpu, EPT_CAP_INVEPT_SINGLE);
+    if (UNLIKELY(!d ||
+                 !ept02_invept(&vcpu->nested->ept02, __atomic_load_n(&d->first, __ATOMIC_RELAXED))))
+        return invept_otherwise(vcpu);
+    return succeed(vcpu, true);
 }
 
 // Whatever the type, L2's own TLB tag loses all: a VPID of L1 names the vmcs02s that use it.
-static void flush_vpid12(struct vcpu *vcpu, u16 vpid12, bool all)
+static inline void flush_vpid12(struct vcpu *vcpu, u16 vpid12, bool all)
 {
     LIST_FOR(node, &vcpu->nested->active)
     {
@@ -449,12 +467,12 @@ static void flush_vpid12(struct vcpu *vcpu, u16 vpid12, bool all)
     }
 }
 
-static vmx_result_t invvpid(struct vcpu *vcpu, u64 plain)
+static vmx_result_t invvpid(struct vcpu *vcpu)
 {
     u64 type, types = vcpu->vm->caps.ept_vpid >> VPID_CAP_TYPES & 15;
     struct descriptor d;
     vmx_result_t r;
-    if (!read_invalidation(vcpu, plain, types, &type, &d, &r))
+    if (!read_invalidation(vcpu, types, &type, &d, &r))
         return r;
     if (d.first >> 16)
         return vmx_fail(vcpu, VMX_ERR_INVALIDATION);
@@ -466,11 +484,21 @@ static vmx_result_t invvpid(struct vcpu *vcpu, u64 plain)
     return VMX_SUCCEED;
 }
 
-enum run_result nested_invvpid(struct vcpu *vcpu)
+static NOINLINE enum run_result invvpid_otherwise(struct vcpu *vcpu)
 {
     vmx_result_t r;
     u64 plain;
     if (!CAP_HAS(&vcpu->vm->caps, VPID))
         return finish(vcpu, fault(vcpu, VEC_UD));
-    return finish(vcpu, may_execute(vcpu, &plain, &r) ? invvpid(vcpu, plain) : r);
+    return finish(vcpu, may_execute(vcpu, &plain, &r) ? invvpid(vcpu) : r);
+}
+
+enum run_result nested_invvpid(struct vcpu *vcpu)
+{
+    const struct descriptor *d = quick_invalidation(vcpu, VPID_CAP_SINGLE);
+    u64 vpid12 = LIKELY(d) ? __atomic_load_n(&d->first, __ATOMIC_RELAXED) : 0;
+    if (UNLIKELY(vpid12 - 1 >= 0xffff)) // not from 1 to 65535
+        return invvpid_otherwise(vcpu);
+    flush_vpid12(vcpu, (u16)vpid12, false);
+    return succeed(vcpu, true);
 }

@@ -2,6 +2,7 @@
 // What the parts of nested VMX share, and nobody else reads.
 
 #include "ept/ept02.h"
+#include "ept/guestpt.h"
 #include "libc/list.h"
 #include "libc/x86.h"
 #include "vmx/cpu.h"
@@ -123,6 +124,7 @@ struct nested {
     struct field_list lazy_if;                  // these, which an exit saves on conditions
     struct denied denied;                       // while vcpu->event.denied
     u64 l1_pat;                                 // of L1 as vmcs01 holds it, if host_loaded
+    struct guestpt_memo operand;                // of the last VMX instruction's memory operand
 };
 
 // --- store.c ---
