@@ -22,18 +22,29 @@ enum run_result vcpu_exit(struct vcpu *vcpu);
 enum run_result vcpu_enter(struct vcpu *vcpu);
 enum run_result vcpu_entry_failed(struct vcpu *vcpu);
 
-void vcpu_update_deadline(struct vcpu *vcpu)
+static inline u64 next_timer(const struct vcpu *vcpu)
 {
-    struct vm *vm = vcpu->vm;
-    u64 ns = timers_next(&vm->machine.cpu_timers[vcpu->id]);
-    if (vcpu->id == 0)
-        ns = MIN(ns, timers_next(&vm->machine.timers));
-    u64 at = ns == TIMER_NEVER ? ~0ull : tsc_from_ns(ns) + 1;
-    vcpu->deadline = at > ~0ull - vm->tsc_start ? ~0ull : at + vm->tsc_start;
+    const struct machine *m = &vcpu->vm->machine;
+    u64 ns = timers_next(&m->cpu_timers[vcpu->id]);
+    return vcpu->id == 0 ? MIN(ns, timers_next(&m->timers)) : ns;
+}
+
+static void set_deadline(struct vcpu *vcpu, u64 ns)
+{
+    u64 start = vcpu->vm->tsc_start, at = ns == TIMER_NEVER ? ~0ull : tsc_from_ns(ns) + 1;
+    vcpu->timer_ns = ns;
+    vcpu->deadline = at > ~0ull - start ? ~0ull : at + start;
     // So far as the preemption timer can count, which spares each entry a comparison.
     u64 reach = rdtsc() + (0xffffffffull << vmx.timer_shift);
-    vcpu->until =
-        MIN(MIN(vcpu->deadline, vcpu->slice_end), MIN(reach, nested_timer_deadline(vcpu)));
+    vcpu->until_l0 = MIN(MIN(vcpu->deadline, vcpu->slice_end), reach);
+    vcpu->until = MIN(vcpu->until_l0, nested_timer_deadline(vcpu));
+}
+
+void vcpu_update_deadline(struct vcpu *vcpu)
+{
+    u64 ns = next_timer(vcpu);
+    if (UNLIKELY(ns != vcpu->timer_ns))
+        set_deadline(vcpu, ns);
 }
 
 static void run_timers(struct vcpu *vcpu)
@@ -47,7 +58,7 @@ static void run_timers(struct vcpu *vcpu)
         timers_run(&vm->machine.timers, now);
         spin_unlock(&vm->device_lock);
     }
-    vcpu_update_deadline(vcpu);
+    set_deadline(vcpu, next_timer(vcpu));
 }
 
 // What vcpu->work or the local APIC have for the vCPU before it enters.
@@ -141,7 +152,7 @@ enum run_result vcpu_run(struct vcpu *vcpu, u64 slice_end)
     if (vcpu->vm->state == VM_ENDED)
         return RUN_STOPPED;
     become_current(vcpu);
-    vcpu_update_deadline(vcpu);
+    set_deadline(vcpu, next_timer(vcpu));
     if (vcpu->activity != VCPU_ACTIVE)
         vcpu_note(vcpu, WORK_EVENTS);
     return vmx_run(vcpu);

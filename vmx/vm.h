@@ -98,8 +98,10 @@ struct vcpu {
     u32 work;
 
     u64 slice_end; // TSC
-    u64 deadline;  // TSC of the next timer of the VM or the vCPU, as last computed
-    u64 until;     // TSC at which L0 or L1 wants the CPU back: for a timer or the slice's end
+    u64 timer_ns;  // VM time of the next timer of the VM or the vCPU, as last computed,
+    u64 deadline;  // and its TSC
+    u64 until_l0;  // TSC at which L0 wants the CPU back: for a timer or the slice's end
+    u64 until;     // the same or earlier, when L1 wants it back from L2
 
     enum vcpu_activity activity;
     struct pending_event event; // exception or re-injected event for the next entry

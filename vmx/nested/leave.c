@@ -53,8 +53,7 @@ static inline void save_timer(struct vcpu *vcpu, struct nvmcs *nv)
     if (end == ~0ull)
         return;
     vcpu->nested->timer_deadline = ~0ull;
-    if (vcpu->until == end)
-        vcpu_update_deadline(vcpu);
+    vcpu->until = vcpu->until_l0;
     if (!V12_HAS(&nv->v, EXIT_SAVE_TIMER))
         return;
     now = rdtsc();
