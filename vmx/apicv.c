@@ -85,7 +85,14 @@ static void set_mode(struct vcpu *vcpu, enum apicv_mode mode)
     apicv_become_l1(vcpu);
 }
 
-static void write_eoi_exits(struct vlapic *l)
+static NOINLINE void change_mode(struct vcpu *vcpu)
+{
+    vlapic_take(vcpu->lapic, VLAPIC_MODE);
+    if (wanted(vcpu->lapic) != vcpu->apicv)
+        set_mode(vcpu, wanted(vcpu->lapic));
+}
+
+static NOINLINE void write_eoi_exits(struct vlapic *l)
 {
     l->levels_changed = false;
     vmwrite(F(EOI_EXIT_BITMAP_0), vlapic_eoi_exits(l, 0));
@@ -114,14 +121,13 @@ static bool delivers(const struct vlapic *l)
 void apicv_prepare(struct vcpu *vcpu)
 {
     struct vlapic *l = vcpu->lapic;
-    if (UNLIKELY(vlapic_attention(l) & VLAPIC_MODE) && vlapic_take(l, VLAPIC_MODE) &&
-        wanted(l) != vcpu->apicv)
-        set_mode(vcpu, wanted(l));
+    if (UNLIKELY(vlapic_attention(l) & VLAPIC_MODE))
+        change_mode(vcpu);
     if (!l->by_processor)
         return;
-    if (vlapic_attention(l) & VLAPIC_STATUS)
+    if (__atomic_load_n(&l->attention, __ATOMIC_ACQUIRE) & VLAPIC_STATUS)
         tell(vcpu);
-    if (vcpu->activity == VCPU_HALTED && delivers(l))
+    if (UNLIKELY(vcpu->activity == VCPU_HALTED) && delivers(l))
         vcpu->activity = VCPU_ACTIVE;
 }
 

@@ -157,21 +157,21 @@ void vcpu_set_window(struct vcpu *vcpu, u32 window, bool on)
     }
 }
 
-bool vcpu_interrupt_pending(struct vcpu *vcpu)
+static NOINLINE u8 take_extint(struct vcpu *vcpu)
 {
-    return vlapic_pending_vector(vcpu->lapic) >= 0 || vlapic_accepts_extint(vcpu->lapic);
+    spin_lock(&vcpu->vm->device_lock);
+    u8 vector = machine_extint(&vcpu->vm->machine, vcpu->id);
+    spin_unlock(&vcpu->vm->device_lock);
+    return vector;
 }
 
 u8 vcpu_take_interrupt(struct vcpu *vcpu)
 {
-    if (vlapic_accepts_extint(vcpu->lapic)) {
-        spin_lock(&vcpu->vm->device_lock);
-        u8 vector = machine_extint(&vcpu->vm->machine, vcpu->id);
-        spin_unlock(&vcpu->vm->device_lock);
-        return vector;
-    }
-    u8 vector = (u8)vlapic_pending_vector(vcpu->lapic);
-    vlapic_ack(vcpu->lapic, vector);
+    struct vlapic *l = vcpu->lapic;
+    if (UNLIKELY(vlapic_accepts_extint(l)))
+        return take_extint(vcpu);
+    u8 vector = (u8)l->pending;
+    vlapic_ack(l, vector);
     return vector;
 }
 
@@ -198,16 +198,25 @@ static void take_init(struct vcpu *vcpu)
     vm_end(vcpu->vm, VM_END_RESET, 0);
 }
 
+// No event at all, and no window that was asked for earlier.
+static inline bool nothing_waits(const struct vcpu *vcpu)
+{
+    return !(vcpu->event.info & INFO_VALID) && !vlapic_wants_attention(vcpu->lapic) &&
+           !(vcpu->vmcs->proc & (CTL_NMI_WINDOW | CTL_INTR_WINDOW));
+}
+
 // One event goes into the entry; what still waits asks for a window. Vectors of the local APIC are
 // the processor's to deliver where it virtualizes the APIC: then none of them is pending here.
 bool vcpu_deliver_events(struct vcpu *vcpu)
 {
     if (!nested_in_l2(vcpu))
         apicv_prepare(vcpu);
+    if (LIKELY(nothing_waits(vcpu)))
+        return vcpu->activity == VCPU_ACTIVE;
     bool room = !(vcpu->event.info & INFO_VALID);
     u32 apic = vlapic_events(vcpu->lapic);
     bool nmi = apic & VLAPIC_NMI && vcpu->activity != VCPU_WAIT_SIPI;
-    bool interrupt = vcpu_interrupt_pending(vcpu) && vcpu->activity <= VCPU_HALTED;
+    bool interrupt = vlapic_has_interrupt(vcpu->lapic) && vcpu->activity <= VCPU_HALTED;
     if (UNLIKELY(apic & (VLAPIC_INIT | VLAPIC_SIPI)) && !nested_in_l2(vcpu))
         take_init(vcpu);
     if (!room) {
@@ -225,7 +234,7 @@ bool vcpu_deliver_events(struct vcpu *vcpu)
         vmread(F(GUEST_RFLAGS)) & RFLAGS_IF) {
         set_event(vcpu, EVENT_INTERRUPT, vcpu_take_interrupt(vcpu));
         wake(vcpu);
-        interrupt = vcpu_interrupt_pending(vcpu);
+        interrupt = vlapic_has_interrupt(vcpu->lapic);
     }
     vcpu_set_window(vcpu, CTL_NMI_WINDOW, nmi);
     vcpu_set_window(vcpu, CTL_INTR_WINDOW, interrupt);

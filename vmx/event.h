@@ -81,8 +81,6 @@ void vcpu_write_event(struct vcpu *vcpu);
 // NMI (CTL_NMI_WINDOW),
 void vcpu_set_window(struct vcpu *vcpu, u32 window, bool on);
 
-// whether the local APIC, or the PIC through it, has an interrupt for the vCPU,
-bool vcpu_interrupt_pending(struct vcpu *vcpu);
-
-// and its vector, which is then in service.
+// and the vector of the interrupt that the local APIC, or the PIC through it, has for the vCPU
+// (vlapic_has_interrupt()), which is then in service.
 u8 vcpu_take_interrupt(struct vcpu *vcpu);

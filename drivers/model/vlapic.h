@@ -90,7 +90,7 @@ struct vlapic {
         };
         u64 waiting; // both: whether anything at all waits
     };
-    u8 irr_words;   // bit i: the i-th 32 vectors of IRR are not all 0
+    u8 irr_words; // bit i: the i-th 32 vectors of IRR are not all 0
     u8 isr_words;
     bool by_processor;   // virtual-interrupt delivery is at work
     bool stale;          // irr_words and isr_words are not what the page says
@@ -161,6 +161,12 @@ static inline int vlapic_pending_vector(struct vlapic *l)
 {
     vlapic_attention(l);
     return l->pending ? (int)l->pending : -1;
+}
+
+// Owner: whether there is such a vector, or an ExtINT that waits.
+static inline bool vlapic_has_interrupt(struct vlapic *l)
+{
+    return vlapic_attention(l) & (VLAPIC_EXTINT | VLAPIC_EXTINT_MSG) || l->pending;
 }
 
 // Owner: the processor takes `vector`, as returned by vlapic_pending_vector(): from IRR to ISR.

@@ -9,31 +9,31 @@
 
 // --- The 256-bit registers ISR, TMR and IRR: eight words, 16 bytes apart ---
 
-static u32 *word(struct vlapic *l, unsigned reg, unsigned vector)
+FORCE_INLINE u32 *word(struct vlapic *l, unsigned reg, unsigned vector)
 {
-    return &l->regs[(reg + vector / 32 * 16) / 4];
+    return &l->regs[reg / 4 + vector / 32 * 4];
 }
 
-static void put_bit(struct vlapic *l, unsigned reg, unsigned vector, bool on)
+FORCE_INLINE void put_bit(struct vlapic *l, unsigned reg, unsigned vector, bool on)
 {
     u32 bit = 1u << vector % 32, *w = word(l, reg, vector);
     *w = on ? *w | bit : *w & ~bit;
 }
 
-static bool get_bit(struct vlapic *l, unsigned reg, unsigned vector)
+FORCE_INLINE bool get_bit(struct vlapic *l, unsigned reg, unsigned vector)
 {
     return *word(l, reg, vector) >> vector % 32 & 1;
 }
 
 // Clears a bit of IRR or ISR; `words` is the register's summary.
-static void clear_bit(struct vlapic *l, unsigned reg, u8 *words, unsigned vector)
+FORCE_INLINE void clear_bit(struct vlapic *l, unsigned reg, u8 *words, unsigned vector)
 {
     put_bit(l, reg, vector, false);
     if (!*word(l, reg, vector))
         *words &= (u8) ~(1u << vector / 32);
 }
 
-static void set_bit(struct vlapic *l, unsigned reg, u8 *words, unsigned vector)
+FORCE_INLINE void set_bit(struct vlapic *l, unsigned reg, u8 *words, unsigned vector)
 {
     put_bit(l, reg, vector, true);
     *words |= (u8)(1u << vector / 32);

@@ -48,18 +48,17 @@ bool nested_intercepts(struct vcpu *vcpu, u32 info, u32 error)
 static bool exit_for_exception(struct vcpu *vcpu)
 {
     const struct pending_event e = vcpu->event;
-    if (!e.raised || !(e.info & INFO_VALID) || !nested_intercepts(vcpu, e.info, e.error))
+    if (!nested_intercepts(vcpu, e.info, e.error))
         return false;
-    struct leave x = {
-        .reason = EXIT_EXCEPTION_NMI, .own_event = true, .qualification = e.address};
+    struct leave x = {.reason = EXIT_EXCEPTION_NMI, .own_event = true, .qualification = e.address};
     vcpu->event.info = 0;
     leave_l2(vcpu, x, (struct leave_event){e.info, e.error});
     return true;
 }
 
-static bool exit_of_emulation(struct vcpu *vcpu)
+static NOINLINE bool exit_of_emulation(struct vcpu *vcpu)
 {
-    if (LIKELY(!vcpu->event.triple_fault && !vcpu->event.denied))
+    if (!vcpu->event.triple_fault && !vcpu->event.denied)
         return exit_for_exception(vcpu);
     if (vcpu->event.denied)
         leave_denied(vcpu);
@@ -67,6 +66,11 @@ static bool exit_of_emulation(struct vcpu *vcpu)
         leave_synthetic(vcpu, EXIT_TRIPLE_FAULT, 0, 0);
     vcpu->event = (struct pending_event){0};
     return true;
+}
+
+static inline bool emulation_left_event(const struct pending_event *e)
+{
+    return e->triple_fault | e->denied | (e->raised & (e->info >> 31));
 }
 
 // --- What is due ---
@@ -238,10 +242,12 @@ bool nested_deliver_events(struct vcpu *vcpu)
 {
     struct nested *n = vcpu->nested;
     struct nvmcs *nv = n->current;
-    bool interrupt = vcpu_interrupt_pending(vcpu);
-    if (UNLIKELY(interrupt && vapic_posted(vcpu, nv)))
-        interrupt = vcpu_interrupt_pending(vcpu);
-    if (exit_of_emulation(vcpu))
+    bool interrupt = vlapic_has_interrupt(vcpu->lapic);
+    if (UNLIKELY(interrupt && vapic_is_notification(vcpu, nv))) {
+        vapic_take_posted(vcpu, nv);
+        interrupt = vlapic_has_interrupt(vcpu->lapic);
+    }
+    if (UNLIKELY(emulation_left_event(&vcpu->event)) && exit_of_emulation(vcpu))
         return vcpu_deliver_events(vcpu);
     wake_for_processor(vcpu, nv);
     u32 due = find_due(vcpu, nv, interrupt);

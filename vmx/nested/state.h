@@ -271,8 +271,8 @@ bool vapic_pending(struct vcpu *vcpu, const struct nvmcs *nv);
 // Induced by the TPR Threshold"): the processor looks when it enters, L0 when L2 halts in software.
 bool vapic_below_threshold(struct vcpu *vcpu, const struct nvmcs *nv);
 
-// Whether the pending interrupt of L1 was the notification of posted interrupts: L2 has them now.
-bool vapic_posted(struct vcpu *vcpu, const struct nvmcs *nv);
+// The pending interrupt of L1 is the notification of posted interrupts: L2 gets them.
+void vapic_take_posted(struct vcpu *vcpu, const struct nvmcs *nv);
 
 // --- common ---
 
@@ -289,4 +289,11 @@ static inline void use_vmcs(struct vcpu *vcpu, struct vmcs *v)
 static inline u64 v12(const struct nvmcs *nv, vmcs_field_t f)
 {
     return v12_get(&nv->v, f);
+}
+
+// Whether the interrupt that L1's local APIC has is the notification of L2's posted interrupts.
+static inline bool vapic_is_notification(struct vcpu *vcpu, const struct nvmcs *nv)
+{
+    return V12_HAS(&nv->v, POSTED_INTERRUPTS) && !vlapic_accepts_extint(vcpu->lapic) &&
+           vcpu->lapic->pending == v12(nv, F(POSTED_INTR_VECTOR));
 }

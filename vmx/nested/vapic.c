@@ -86,7 +86,7 @@ static void end_of_interrupt(struct vcpu *vcpu)
 }
 
 // "Posted-Interrupt Processing", from the descriptor on. L1's other CPUs post meanwhile.
-static void take_posted(struct vcpu *vcpu, const struct nvmcs *nv)
+static void take_requests(struct vcpu *vcpu, const struct nvmcs *nv)
 {
     u32 *desc = guest_ptr(&vcpu->vm->mem, GPA(v12(nv, F(POSTED_INTR_DESC_ADDR))), 64);
     u8 *page = apic_page(vcpu, nv);
@@ -106,13 +106,9 @@ static void take_posted(struct vcpu *vcpu, const struct nvmcs *nv)
         vmwrite(F(GUEST_INTR_STATUS), (status & ~0xffull) | (u64)highest);
 }
 
-bool vapic_posted(struct vcpu *vcpu, const struct nvmcs *nv)
+void vapic_take_posted(struct vcpu *vcpu, const struct nvmcs *nv)
 {
-    if (!V12_HAS(&nv->v, POSTED_INTERRUPTS) || vlapic_accepts_extint(vcpu->lapic) ||
-        vlapic_pending_vector(vcpu->lapic) != (int)v12(nv, F(POSTED_INTR_VECTOR)))
-        return false;
     vcpu_take_interrupt(vcpu);
     end_of_interrupt(vcpu);
-    take_posted(vcpu, nv);
-    return true;
+    take_requests(vcpu, nv);
 }
