@@ -1,5 +1,5 @@
-// The MSRs of a VM: one table says of each what a read and a write do. MSRs that are not here do
-// not exist: #GP(0).
+// The MSRs of a VM: one table (vmx/msr.def) says of each what a read and a write do. MSRs that are
+// not there do not exist: #GP(0).
 
 #include "vmx/msr.h"
 #include "libc/x86.h"
@@ -337,63 +337,60 @@ static bool read_vmx_cap(struct vcpu *vcpu, u32 msr, u64 *v)
     return exists && !vcpu->vm->hide_vmx;
 }
 
-// Sorted by number.
-static const struct msr_row table[] = {
-    {0x10, 0x10, read_tsc, write_tsc, READ_DIRECT},
-    {0x17, 0x17, read_host_or_zero, NULL, EXITS}, // IA32_PLATFORM_ID
-    {0x1b, 0x1b, read_apic, write_apic, EXITS},
-    {0x3a, 0x3a, read_feature_control, write_feature_control, EXITS},
-    {0x3b, 0x3b, read_tsc_adjust, write_tsc_adjust, EXITS},
-    {0x79, 0x79, read_zero, write_ignored, EXITS}, // microcode updates are L0's affair
-    {0x8b, 0x8b, read_zero, write_ignored, EXITS},
-    {0xfe, 0xfe, read_mtrr_cap, NULL, EXITS},
-    {0x174, 0x176, read_sysenter, write_sysenter, READ_DIRECT},
-    {0x179, 0x179, read_zero, NULL, EXITS},          // IA32_MCG_CAP: no banks
-    {0x17a, 0x17a, read_zero, write_ignored, EXITS}, // IA32_MCG_STATUS
-    {0x1a0, 0x1a0, read_misc_enable, write_misc_enable, EXITS},
-    {0x1d9, 0x1d9, read_debugctl, write_debugctl, READ_DIRECT},
-    {0x200, 0x20f, read_mtrr, write_mtrr, EXITS},
-    {0x250, 0x250, read_mtrr, write_mtrr, EXITS},
-    {0x258, 0x259, read_mtrr, write_mtrr, EXITS},
-    {0x268, 0x26f, read_mtrr, write_mtrr, EXITS},
-    {0x277, 0x277, read_pat, write_pat, EXITS},
-    {0x2ff, 0x2ff, read_mtrr, write_mtrr, EXITS},
-    {0x480, 0x491, read_vmx_cap, NULL, EXITS},
-    {0x6e0, 0x6e0, read_apic, write_apic, EXITS},
-    {0x800, 0x8ff, read_apic, write_apic, EXITS},
-    {0xda0, 0xda0, read_xss, write_xss, EXITS},
-    {0xc0000080, 0xc0000080, read_efer, write_efer, EXITS},
-    {0xc0000081, 0xc0000081, read_host, write_host, DIRECT},      // STAR
-    {0xc0000082, 0xc0000083, read_host, write_canonical, DIRECT}, // LSTAR, CSTAR
-    {0xc0000084, 0xc0000084, read_host, write_host, DIRECT},      // FMASK
-    {0xc0000100, 0xc0000101, read_base, write_base, DIRECT},
-    {0xc0000102, 0xc0000102, read_host, write_canonical, DIRECT}, // KERNEL_GS_BASE
-    {0xc0000103, 0xc0000103, read_tsc_aux, write_tsc_aux, DIRECT},
+enum row {
+    NO_ROW,
+#define MSR(first, ...)      ROW_##first,
+#define HIGH_MSR(first, ...) ROW_##first,
+#include "vmx/msr.def"
+#undef MSR
+#undef HIGH_MSR
 };
 
-static const struct msr_row *find(u32 msr)
+static const struct msr_row table[] = {
+#define MSR(first, last, read, write, way)      [ROW_##first] = {first, last, read, write, way},
+#define HIGH_MSR(first, last, read, write, way) [ROW_##first] = {first, last, read, write, way},
+#include "vmx/msr.def"
+#undef MSR
+#undef HIGH_MSR
+};
+
+// The row of each MSR.
+static const u8 low_rows[0xda1] = {
+#define MSR(first, last, ...) [first... last] = ROW_##first,
+#define HIGH_MSR(...)
+#include "vmx/msr.def"
+#undef MSR
+#undef HIGH_MSR
+};
+
+#define HIGH 0xc0000000
+
+static const u8 high_rows[0x104] = {
+#define MSR(...)
+#define HIGH_MSR(first, last, ...) [(first)-HIGH...(last) - HIGH] = ROW_##first,
+#include "vmx/msr.def"
+#undef MSR
+#undef HIGH_MSR
+};
+
+// NO_ROW can be neither read nor written.
+static inline const struct msr_row *find(u32 msr)
 {
-    unsigned low = 0, high = ARRAY_SIZE(table);
-    while (low < high) {
-        unsigned mid = (low + high) / 2;
-        if (msr > table[mid].last)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low < ARRAY_SIZE(table) && msr >= table[low].first ? &table[low] : NULL;
+    if (msr < ARRAY_SIZE(low_rows))
+        return &table[low_rows[msr]];
+    return &table[msr - HIGH < ARRAY_SIZE(high_rows) ? high_rows[msr - HIGH] : NO_ROW];
 }
 
 bool vcpu_rdmsr(struct vcpu *vcpu, u32 msr, u64 *value)
 {
     const struct msr_row *row = find(msr);
-    return row && row->read(vcpu, msr, value);
+    return row->read && row->read(vcpu, msr, value);
 }
 
 bool vcpu_wrmsr(struct vcpu *vcpu, u32 msr, u64 value)
 {
     const struct msr_row *row = find(msr);
-    return row && row->write && row->write(vcpu, msr, value);
+    return row->write && row->write(vcpu, msr, value);
 }
 
 static bool is_open_word(unsigned word)
