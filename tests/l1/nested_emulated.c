@@ -13,6 +13,7 @@ L2_CODE(movs, "l2_the_movs: movsl");
 extern u8 l2_the_movs[];
 L2_CODE(cr3, "mov %rsi, %cr3");
 L2_CODE(dr7, "mov %rsi, %dr7");
+L2_CODE(get_dr7, "mov %dr7, %rax");
 L2_CODE(load_ss, "mov $0x10, %eax; mov %eax, %ss");
 L2_CODE(nothing, "");
 
@@ -114,7 +115,11 @@ void test_saved_state(void)
         l2_goto(l2_dr7);
         l2.rsi = 0x420;
         if (l2_offers(EXIT_CTLS, EXIT_SAVE_DEBUG) && !(caps.exit_must & EXIT_SAVE_DEBUG)) {
+            vmset(PROC_CTLS, PROC_HLT); // the processor-based controls are new as well
             check_run(R_VMCALL, "DR7 written, no save debug controls");
+            l2_goto(l2_get_dr7);
+            check_run(R_VMCALL, "DR7 read");
+            check_eq(l2.rax, 0x410, "L2 finds in DR7 what the entry loaded");
             vmset(EXIT_CTLS, EXIT_SAVE_DEBUG);
             check_eq(vmread(GUEST_DR7), 0x410, "DR7 after the control is set");
         }

@@ -177,7 +177,7 @@ static void prepare_tries(struct legacy *l)
     tries[ARRAY_SIZE(rows)].insn = END;
 }
 
-static void run(u64 cr3, u64 cr4, const char *name)
+static u64 run(u64 cr3, u64 cr4, const char *name)
 {
     static const u16 fields[] = {EXIT_REASON, EXIT_LENGTH, TSC_OFFSET, HIGH(TSC_OFFSET), GUEST_RIP};
     struct legacy *l = alloc_pages(1);
@@ -213,6 +213,7 @@ static void run(u64 cr3, u64 cr4, const char *name)
     check_eq(l->ss_after, SEL_DATA, "%s: SS", name);
     check_eq(l->flags_after, 2, "%s: EFLAGS", name);
     check_eq(l->gdt_after, 0xffff, "%s: limit of GDTR", name);
+    return l->vmcs;
 }
 
 void test_legacy_host(void)
@@ -224,7 +225,14 @@ void test_legacy_host(void)
     for (u64 i = 0; i < 4; i++)
         pointers[i] = ((u64)pd + i * PAGE_SIZE) | PTE_P;
     vmxoff();
-    run((u64)directory, cr4 | CR4_PSE, "32-bit paging");
-    run((u64)pointers, cr4 | CR4_PAE, "PAE paging");
+    u64 paging32 = run((u64)directory, cr4 | CR4_PSE, "32-bit paging");
+    u64 pae = run((u64)pointers, cr4 | CR4_PAE, "PAE paging");
     vmxon(vmxon_region);
+    // Their host state is not one of IA-32e mode, although nothing in them changed.
+    vmptrld(paging32);
+    check_outcome(vmresume(), VMX_VALID | 8, "VMRESUME of the first in IA-32e mode");
+    vmptrld(pae);
+    check_outcome(vmresume(), VMX_VALID | 8, "VMRESUME of the second in IA-32e mode");
+    vmclear(paging32);
+    vmclear(pae);
 }
