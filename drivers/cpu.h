@@ -25,7 +25,9 @@ struct tss {
 struct vcpu;
 
 struct cpu {
-    struct cpu *self;
+    struct cpu *self;      // the first three: offsets known to vmx/enter.asm
+    u64 exit_stack;        // top of the stack on which L0 handles VM exits
+    u64 caller_rsp;        // of the code that runs a vCPU, on the ordinary stack
     unsigned id;           // index, 0 is the boot CPU
     u32 apic_id;
     u64 gdt[5];

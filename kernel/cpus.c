@@ -17,6 +17,7 @@ static struct cpu *new_cpu(struct frames *frames, unsigned id)
     struct cpu *cpu = memset(phys_ptr(hpa), 0, sizeof(*cpu));
     cpu->id = id;
     cpu->stack_top = paging_new_stack(STACK_PAGES);
+    cpu->exit_stack = paging_new_stack(STACK_PAGES);
     for (unsigned i = 1; i < IST_COUNT; i++)
         cpu->tss.ist[i - 1] = paging_new_stack(IST_PAGES);
     return cpu;

@@ -1,6 +1,7 @@
-; The way into a guest and back. While a vCPU runs, the host stack holds its pointer at the top:
+; The way into a guest and back. While a vCPU runs, L0 is on the CPU's exit stack, which holds the
+; vCPU's pointer at its top:
 ;
-;   vmx_run(vcpu):    save L0's registers, push vcpu, then
+;   vmx_run(vcpu):    save L0's registers, change stacks, push vcpu, then
 ;   enter:            call vcpu_enter(vcpu), which goes on to
 ;   vmx_resume(vcpu): load the guest's registers, VMRESUME
 ;   vmx_exit:         save the guest's registers, call vcpu_exit(vcpu): 0 goes to `enter`
@@ -8,14 +9,14 @@
 ; Any other result of vcpu_exit, and what vcpu_enter returns if it does, is that of vmx_run. A VM
 ; exit loads RSP, so that nothing has to be taken off the stack before VMRESUME.
 ;
-; The offsets are those of struct vcpu (vmx/vm.h, checked in vmx/run.c).
+; The offsets are those of struct vcpu (vmx/vm.h) and struct cpu (drivers/cpu.h), checked in
+; vmx/run.c.
 
 bits 64
 default rel
 
-VCPU_VMCS         equ 128
-VCPU_HOST_RSP     equ 136
-VMCS_HOST_RSP     equ 0
+CPU_EXIT_STACK    equ 8
+CPU_CALLER_RSP    equ 16
 HOST_RSP          equ 0x6c14    ; VMCS fields
 INSTRUCTION_ERROR equ 0x4400
 ERROR_NOT_LAUNCHED equ 5        ; "VMRESUME with non-launched VMCS"
@@ -51,19 +52,15 @@ vmx_run:
         push    r13
         push    r14
         push    r15
-        push    rdi
-        ; Other VMCSs of the vCPU get the value when they are loaded (use_vmcs).
-        mov     [rdi + VCPU_HOST_RSP], rsp
-        mov     rax, [rdi + VCPU_VMCS]
-        mov     [rax + VMCS_HOST_RSP], rsp
-        mov     eax, HOST_RSP
-        vmwrite rax, rsp
+        mov     [gs:CPU_CALLER_RSP], rsp
+        mov     rsp, [gs:CPU_EXIT_STACK]
+        push    rdi                     ; here is HOST_RSP (vmcs_init_host)
 
 enter:
         mov     rdi, [rsp]
         call    vcpu_enter
 leave_run:
-        add     rsp, 8
+        mov     rsp, [gs:CPU_CALLER_RSP]
         pop     r15
         pop     r14
         pop     r13

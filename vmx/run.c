@@ -11,9 +11,8 @@
 #include "vmx/switch.h"
 
 _Static_assert(offsetof(struct vcpu, gpr) == 0, "vmx/enter.asm");
-_Static_assert(offsetof(struct vcpu, vmcs) == 128, "vmx/enter.asm");
-_Static_assert(offsetof(struct vcpu, host_rsp) == 136, "vmx/enter.asm");
-_Static_assert(offsetof(struct vmcs, host_rsp) == 0, "vmx/enter.asm");
+_Static_assert(offsetof(struct cpu, exit_stack) == 8, "vmx/enter.asm");
+_Static_assert(offsetof(struct cpu, caller_rsp) == 16, "vmx/enter.asm");
 
 // vmx/enter.asm and what it calls.
 enum run_result vmx_run(struct vcpu *vcpu);

@@ -90,9 +90,8 @@ enum run_result {
 };
 
 struct vcpu {
-    u64 gpr[GPR_COUNT]; // RSP is in the VMCS. First three: offsets known to vmx/enter.asm
+    u64 gpr[GPR_COUNT]; // RSP is in the VMCS. First: known to vmx/enter.asm
     struct vmcs *vmcs;  // the current one: &vmcs01 or a vmcs02
-    u64 host_rsp;
     struct vm *vm;
     unsigned id;
     u32 work;

@@ -1,5 +1,6 @@
 #include "vmx/vmcs.h"
 
+#include "drivers/cpu.h"
 #include "ept/pool.h"
 #include "libc/x86.h"
 #include "vmx/cpu.h"
@@ -17,20 +18,9 @@ bool vmcs_create(struct vmcs *v, struct pool *pool, bool shadow)
     return true;
 }
 
-// The part of the host state that differs from CPU to CPU.
-void vmcs_adopt(struct vmcs *v)
-{
-    struct cpu *cpu = v->cpu = this_cpu();
-    vmwrite(F(HOST_GS_BASE), (u64)cpu);
-    vmwrite(F(HOST_TR_BASE), (u64)&cpu->tss);
-    vmwrite(F(HOST_GDTR_BASE), (u64)cpu->gdt);
-}
-
 void vmcs_clear(struct vmcs *v)
 {
     vmxop_clear(&v->hpa);
-    v->cpu = NULL;
-    v->host_rsp = 0;
 }
 
 void vmcs_destroy(struct vmcs *v, struct pool *pool)
@@ -43,6 +33,7 @@ extern const u8 vmx_exit[]; // vmx/enter.asm
 
 void vmcs_init_host(const struct vmx_host *host)
 {
+    struct cpu *cpu = this_cpu();
     vmwrite(F(HOST_CR0), read_cr0());
     vmwrite(F(HOST_CR3), host->cr3);
     vmwrite(F(HOST_CR4), read_cr4());
@@ -58,6 +49,10 @@ void vmcs_init_host(const struct vmx_host *host)
     vmwrite(F(HOST_SYSENTER_CS), 0);
     vmwrite(F(HOST_SYSENTER_ESP), 0);
     vmwrite(F(HOST_SYSENTER_EIP), 0);
+    vmwrite(F(HOST_GS_BASE), (u64)cpu);
+    vmwrite(F(HOST_TR_BASE), (u64)&cpu->tss);
+    vmwrite(F(HOST_GDTR_BASE), (u64)cpu->gdt);
+    vmwrite(F(HOST_RSP), cpu->exit_stack - sizeof(u64));
     vmwrite(F(HOST_RIP), (u64)vmx_exit);
     vmwrite(F(HOST_EFER), rdmsr(0xc0000080));
     vmwrite(F(HOST_PAT), rdmsr(0x277));

@@ -280,10 +280,6 @@ static inline void use_vmcs(struct vcpu *vcpu, struct vmcs *v)
 {
     vmcs_load(v);
     vcpu->vmcs = v;
-    if (v->host_rsp != vcpu->host_rsp) {
-        v->host_rsp = vcpu->host_rsp;
-        vmwrite(F(HOST_RSP), v->host_rsp);
-    }
 }
 
 static inline u64 v12(const struct nvmcs *nv, vmcs_field_t f)
