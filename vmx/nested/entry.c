@@ -35,7 +35,7 @@ static NOINLINE void fill_missing(struct nested *n, struct nvmcs *nv)
     nv->missing_for = 0;
 }
 
-static NOINLINE void renew_address_space(struct vcpu *vcpu, struct nvmcs *nv)
+void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv)
 {
     struct nested *n = vcpu->nested;
     u64 eptp;
@@ -49,7 +49,7 @@ static NOINLINE void renew_address_space(struct vcpu *vcpu, struct nvmcs *nv)
             ept02_flushed(&n->ept02, tree);
         }
     } else {
-        eptp = ept_eptp(&vcpu->vm->ept01);
+        eptp = n->eptp01;
         merge_pdptes(vcpu, nv);
     }
     if (UNLIKELY(eptp != nv->vmcs02_eptp)) {
@@ -63,14 +63,17 @@ static NOINLINE void renew_address_space(struct vcpu *vcpu, struct nvmcs *nv)
     }
 }
 
-// What EPT02 and VPID of vmcs02 need before L2 may run: nothing, if both are as they were.
-void entry_address_space(struct vcpu *vcpu, struct nvmcs *nv)
+// Whether vmcs02 has the address space that vmcs12 names, and nothing of it is stale.
+static inline bool has_address_space(const struct nested *n, const struct nvmcs *nv)
 {
-    const struct ept02_tree *tree = vcpu->nested->ept02.current;
-    if (UNLIKELY(!tree || tree->eptp12 != v12(nv, F(EPTP)) || tree->stale || tree->flush_due ||
-                 tree->eptp02 != nv->vmcs02_eptp || nv->missing_for || nv->flush_vpid ||
-                 !V12_HAS(&nv->v, EPT) || !V12_HAS(&nv->v, VPID)))
-        renew_address_space(vcpu, nv);
+    const struct ept02_tree *tree = n->ept02.current;
+    u64 uses = v12_controls(&nv->v, WORD_PROC2) & (CTL_EPT | CTL_VPID);
+    if (LIKELY(uses == (CTL_EPT | CTL_VPID)))
+        return LIKELY(tree && tree->eptp12 == v12(nv, F(EPTP)) && !tree->stale &&
+                      !tree->flush_due && tree->eptp02 == nv->vmcs02_eptp && !nv->missing_for &&
+                      !nv->flush_vpid);
+    return uses == CTL_VPID && nv->vmcs02_eptp == n->eptp01 && !nv->flush_vpid &&
+           V12_HAS(&nv->v, ENTRY_IA32E_GUEST); // and so no PDPTEs
 }
 
 // The event that L1 injects goes into vmcs02; the valid bit in vmcs12 ends with it.
@@ -234,7 +237,8 @@ static enum run_result enter(struct vcpu *vcpu, bool launched)
     apicv_leave_l1(vcpu, interrupts);
     use_vmcs(vcpu, &nv->vmcs02);
     merge(vcpu, nv);
-    entry_address_space(vcpu, nv);
+    if (UNLIKELY(!has_address_space(vcpu->nested, nv)))
+        entry_address_space(vcpu, nv);
     vcpu->in_l2 = true;
     if (UNLIKELY(msrs) && !load_msrs(vcpu, nv, msrs))
         return RUN_RESUME;

@@ -108,6 +108,7 @@ struct nested {
     bool trap_due;         // the exit of L1's monitor trap flag, for an instruction L0 executed
     bool immediate_exit;   // L2 is to be left right after that event
     u64 tsc_offset_01;     // what vmcs01 holds
+    u64 eptp01;            // of EPT01, which vmcs02 has where L1 has no EPT
     struct l1_state l1;    // of its last virtual entry; but for EFER only if a "load" control was
                            // off. EFER is so still in vmcs01
     bool l1_blocked;       // GUEST_INTERRUPTIBILITY of vmcs01 is not 0, likewise

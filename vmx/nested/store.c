@@ -64,7 +64,7 @@ static bool is_saved(const struct vcpu *vcpu, const struct nvmcs *nv, vmcs_field
     if (field_same(f, F(GUEST_EFER)))
         return V12_HAS(&nv->v, EXIT_SAVE_EFER);
     // With EPT of L1's, which at the exit was what vmcs02 still says.
-    return field_group(f) == GROUP_PDPTES && nv->vmcs02_eptp != ept_eptp(&vcpu->vm->ept01);
+    return field_group(f) == GROUP_PDPTES && nv->vmcs02_eptp != vcpu->nested->eptp01;
 }
 
 static void read_fields(struct nvmcs *nv, const struct field_list *list)
@@ -303,6 +303,7 @@ bool nested_init(struct vcpu *vcpu)
     memset(n, 0, sizeof(*n));
     n->vmxon_region = VMCS_NONE;
     n->timer_deadline = ~0ull;
+    n->eptp01 = ept_eptp(&vcpu->vm->ept01);
     list_init(&n->active);
     list_init(&n->parked);
     for (unsigned i = 0; i < VF_COUNT; i++)
