@@ -145,7 +145,9 @@ static NOINLINE bool check_otherwise(struct vcpu *vcpu, struct nvmcs *nv, vmx_re
 
 static inline bool check(struct vcpu *vcpu, struct nvmcs *nv, vmx_result_t *r)
 {
-    bool quick = nv->v.unchecked == GROUP(RIP) && !(nv->v.unmerged & GROUPS_STALE);
+    // No check reads the timer.
+    bool quick =
+        !(nv->v.unchecked & ~(GROUP(RIP) | GROUP(TIMER))) && !(nv->v.unmerged & GROUPS_STALE);
     if (UNLIKELY(!quick || !check_entry_rip(&nv->v, &vcpu->nested->env)) &&
         !check_otherwise(vcpu, nv, r))
         return false;
