@@ -410,18 +410,16 @@ static bool read_invalidation(struct vcpu *vcpu, u64 types, u64 *type, struct de
     return false;
 }
 
-// The descriptor of the commonest form of both: type 1, single-context, in plain code, where its
-// capability bit says that L1's processor has it. NULL: look closer.
-static inline const struct descriptor *quick_invalidation(struct vcpu *vcpu, u64 capability)
+// The descriptor in plain code, if L1's processor has the type, whose capability bit this is. NULL:
+// look closer.
+static inline const struct descriptor *quick_invalidation(struct vcpu *vcpu, u32 info,
+                                                          u64 capability)
 {
-    u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
     u64 efer = in_plain_code();
-    if (UNLIKELY(!efer || !vcpu->nested->vmxon || vcpu_gpr(vcpu, INFO_REG2(info)) != 1 ||
-                 !(vcpu->vm->caps.ept_vpid & capability)))
+    if (UNLIKELY(!efer || !vcpu->nested->vmxon || !(vcpu->vm->caps.ept_vpid & capability)))
         return NULL;
     return quick_operand(vcpu, efer, info, sizeof(struct descriptor));
 }
-_Static_assert(INVEPT_SINGLE == 1 && INVVPID_SINGLE == 1, "quick_invalidation()");
 
 static vmx_result_t invept(struct vcpu *vcpu)
 {
@@ -449,20 +447,41 @@ static NOINLINE enum run_result invept_otherwise(struct vcpu *vcpu)
 
 enum run_result nested_invept(struct vcpu *vcpu)
 {
-    const struct descriptor *d = quick_invalidation(vcpu, EPT_CAP_INVEPT_SINGLE);
+    u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
+    const struct descriptor *d = LIKELY(vcpu_gpr(vcpu, INFO_REG2(info)) == INVEPT_SINGLE)
+                                     ? quick_invalidation(vcpu, info, EPT_CAP_INVEPT_SINGLE)
+                                     : NULL;
     if (UNLIKELY(!d ||
                  !ept02_invept(&vcpu->nested->ept02, __atomic_load_n(&d->first, __ATOMIC_RELAXED))))
         return invept_otherwise(vcpu);
     return succeed(vcpu, true);
 }
 
-// Whatever the type, L2's own TLB tag loses all: a VPID of L1 names the vmcs02s that use it.
+// A VPID of L1 names the vmcs02s that use it, each of which has a TLB tag of its own.
+static inline bool uses_vpid12(const struct nvmcs *nv, u16 vpid12)
+{
+    return (u16)v12(nv, F(VPID)) == vpid12;
+}
+
 static inline void flush_vpid12(struct vcpu *vcpu, u16 vpid12, bool all)
 {
     LIST_FOR(node, &vcpu->nested->active)
     {
         struct nvmcs *nv = CONTAINER_OF(node, struct nvmcs, lru);
-        if (all || (u16)v12(nv, F(VPID)) == vpid12)
+        if (all || uses_vpid12(nv, vpid12))
+            nv->flush_vpid = true;
+    }
+}
+
+// The same for one address, so that L2 keeps the rest, where the processor can do that.
+static inline void flush_address(struct vcpu *vcpu, u16 vpid12, u64 linear)
+{
+    bool can = vmx.vpid && vmx.caps.ept_vpid & VPID_CAP_ADDRESS;
+    LIST_FOR(node, &vcpu->nested->active)
+    {
+        struct nvmcs *nv = CONTAINER_OF(node, struct nvmcs, lru);
+        if (uses_vpid12(nv, vpid12) &&
+            (!can || !vmxop_invvpid(INVVPID_ADDRESS, nv->vpid02, linear)))
             nv->flush_vpid = true;
     }
 }
@@ -480,7 +499,10 @@ static vmx_result_t invvpid(struct vcpu *vcpu)
         return vmx_fail(vcpu, VMX_ERR_INVALIDATION);
     if (type == INVVPID_ADDRESS && !canonical_48(d.second))
         return vmx_fail(vcpu, VMX_ERR_INVALIDATION);
-    flush_vpid12(vcpu, (u16)d.first, type == INVVPID_ALL);
+    if (type == INVVPID_ADDRESS)
+        flush_address(vcpu, (u16)d.first, d.second);
+    else
+        flush_vpid12(vcpu, (u16)d.first, type == INVVPID_ALL);
     return VMX_SUCCEED;
 }
 
@@ -493,12 +515,26 @@ static NOINLINE enum run_result invvpid_otherwise(struct vcpu *vcpu)
     return finish(vcpu, may_execute(vcpu, &plain, &r) ? invvpid(vcpu) : r);
 }
 
+// What hypervisors do all the time: single-context or one address.
 enum run_result nested_invvpid(struct vcpu *vcpu)
 {
-    const struct descriptor *d = quick_invalidation(vcpu, VPID_CAP_SINGLE);
+    u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
+    u64 type = vcpu_gpr(vcpu, INFO_REG2(info));
+    const struct descriptor *d = LIKELY(type <= INVVPID_SINGLE)
+                                     ? quick_invalidation(vcpu, info, VPID_CAP_ADDRESS << type)
+                                     : NULL;
     u64 vpid12 = LIKELY(d) ? __atomic_load_n(&d->first, __ATOMIC_RELAXED) : 0;
+    u64 linear = LIKELY(d) ? __atomic_load_n(&d->second, __ATOMIC_RELAXED) : 0;
     if (UNLIKELY(vpid12 - 1 >= 0xffff)) // not from 1 to 65535
         return invvpid_otherwise(vcpu);
-    flush_vpid12(vcpu, (u16)vpid12, false);
+    if (type == INVVPID_SINGLE)
+        flush_vpid12(vcpu, (u16)vpid12, false);
+    else if (canonical_48(linear))
+        flush_address(vcpu, (u16)vpid12, linear);
+    else
+        return invvpid_otherwise(vcpu);
     return succeed(vcpu, true);
 }
+_Static_assert(INVVPID_ADDRESS == 0 && INVVPID_SINGLE == 1 &&
+                   VPID_CAP_ADDRESS << INVVPID_SINGLE == VPID_CAP_SINGLE,
+               "nested_invvpid()");
