@@ -199,15 +199,24 @@ int ept_split(struct ept *ept, gpa_t gpa, unsigned level)
 
 bool ept_lookup(const struct ept *ept, gpa_t gpa, struct ept_leaf *leaf)
 {
+    const u64 *table = phys_ptr(ept->root);
     if (gpa.v >> EPT_WIDTH)
         return false;
-    leaf->level = 1;
-    leaf->entry = *descend(ept, gpa, &leaf->level);
-    if (!ept_present(leaf->entry))
-        return false;
-    u64 offset = gpa.v & (ept_span(leaf->level) - 1);
-    leaf->hpa = HPA((leaf->entry & EPT_ADDR & ~(ept_span(leaf->level) - 1)) + offset);
-    return true;
+#pragma GCC unroll 4
+    for (unsigned level = EPT_ROOT_LEVEL; level; level--) {
+        u64 entry = __atomic_load_n(&table[ept_index(gpa.v, level)], __ATOMIC_RELAXED);
+        u64 in_page = ept_span(level) - 1;
+        if (!ept_present(entry))
+            return false;
+        if (ept_is_leaf(entry, level)) {
+            leaf->level = level;
+            leaf->entry = entry;
+            leaf->hpa = HPA((entry & EPT_ADDR & ~in_page) | (gpa.v & in_page));
+            return true;
+        }
+        table = table_of(entry);
+    }
+    return false;
 }
 
 int ept_map_ram(struct ept *ept, const struct guest_mem *mem)

@@ -25,6 +25,7 @@ struct ept02_tree {
     bool flush_due;           // INVEPT of eptp02 must come before the next VM entry with it
     u64 used;                 // when it became current last
     struct ept02_table *root; // NULL: the slot is free
+    struct ept02_table *last; // table of 4 KiB pages where the last fault was, or NULL
     struct list tables;       // all tables
     struct list freed;        // tables that the processor may still walk
 };

@@ -28,22 +28,6 @@ bool ept12_misconfigured(const struct ept_caps *caps, u64 entry, unsigned level)
            (!caps->exec_only && (entry & (EPT_R | EPT_X)) == EPT_X);
 }
 
-struct walk_access walk_access(u64 qualification, u64 eptp12)
-{
-    struct walk_access access = {.kind = qualification & EPT_QUAL_ACCESS};
-    bool paging_structure =
-        (qualification & (EPT_QUAL_LINEAR_VALID | EPT_QUAL_FINAL)) == EPT_QUAL_LINEAR_VALID;
-    if (paging_structure && (eptp12 & EPTP_AD))
-        access.kind |= EPT_W;
-    return access;
-}
-
-u64 ept12_qualification(u64 hardware, struct walk_access access, const struct walk *walk)
-{
-    return (hardware & ~(EPT_QUAL_PERM | EPT_QUAL_ACCESS)) | access.kind |
-           walk->perms << EPT_QUAL_PERM_SHIFT;
-}
-
 struct walk_start walk_from_root(const struct ept12 *ept, u64 eptp12)
 {
     return (struct walk_start){EPT_ROOT_LEVEL, ept12_table(ept, eptp12), EPT_RWX};

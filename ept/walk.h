@@ -48,7 +48,15 @@ struct walk {
 
 // Reads a hardware qualification as the access that L1's EPT has to judge. Under A/D flags accesses
 // to guest paging structures count as writes ("Accessed and Dirty Flags for EPT").
-struct walk_access walk_access(u64 qualification, u64 eptp12);
+static inline struct walk_access walk_access(u64 qualification, u64 eptp12)
+{
+    struct walk_access access = {.kind = qualification & EPT_QUAL_ACCESS};
+    bool paging_structure =
+        (qualification & (EPT_QUAL_LINEAR_VALID | EPT_QUAL_FINAL)) == EPT_QUAL_LINEAR_VALID;
+    if (paging_structure && (eptp12 & EPTP_AD))
+        access.kind |= EPT_W;
+    return access;
+}
 
 struct walk_start walk_from_root(const struct ept12 *ept, u64 eptp12);
 
@@ -63,9 +71,13 @@ u64 *ept12_table(const struct ept12 *ept, u64 table);
 // Whether a present entry of a table at `level` is misconfigured ("EPT Misconfigurations").
 bool ept12_misconfigured(const struct ept_caps *caps, u64 entry, unsigned level);
 
-// The exit qualification that L1 gets for an EPT violation: permissions are those of its own walk,
-// the rest is what the processor said ("Exit Qualification for EPT Violations").
-u64 ept12_qualification(u64 hardware, struct walk_access access, const struct walk *walk);
+// The exit qualification that L1 gets for an EPT violation: permissions `perms` are those of its
+// own walk, the rest is what the processor said ("Exit Qualification for EPT Violations").
+static inline u64 ept12_qualification(u64 hardware, struct walk_access access, u64 perms)
+{
+    return (hardware & ~(EPT_QUAL_PERM | EPT_QUAL_ACCESS)) | access.kind |
+           perms << EPT_QUAL_PERM_SHIFT;
+}
 
 // A consistent copy of one entry of a table that L1 may be writing.
 static inline u64 ept12_read(const u64 *entry)

@@ -357,6 +357,38 @@ TEST(prefill_has_no_side_effects)
     CHECK_EQ(mapped(PAGE_SIZE), (64 * MIB + PAGE_SIZE) | EPT_R | EPT_X);
 }
 
+// The second fault in a table goes a shorter way, with the same rules.
+TEST(faults_in_the_last_table)
+{
+    struct ept02_fault f = {.ngpa = NGPA(5 * PAGE_SIZE), .qualification = READ};
+    leaf_world(100, 5, 0);
+    CHECK_EQ(fault(0, READ), EPT02_FILLED);
+    CHECK_EQ(fault(PAGE_SIZE, READ), EPT02_FILLED);
+    CHECK_EQ(ept02_fault(&w.cache, &f), EPT02_VIOLATION);
+    CHECK(!f.suppress_ve);
+    *world_entry(&w, 3, 5) = EPT_SUPPRESS_VE;
+    CHECK_EQ(ept02_fault(&w.cache, &f), EPT02_VIOLATION);
+    CHECK(f.suppress_ve);
+    CHECK_EQ(f.qualification, READ);
+    *world_entry(&w, 3, 2) |= EPT_TYPE(7);
+    CHECK_EQ(fault(2 * PAGE_SIZE, READ), EPT02_MISCONFIG);
+    *world_entry(&w, 3, 3) |= BIT(36);
+    CHECK_EQ(fault(3 * PAGE_SIZE, READ), EPT02_MISCONFIG);
+    CHECK_EQ(ept_protect(&w.ept01, GPA(16 * MIB + 4 * PAGE_SIZE), PAGE_SIZE, EPT_R), EPT_OK);
+    CHECK_EQ(fault(4 * PAGE_SIZE, WRITE), EPT02_MMIO);
+    CHECK_EQ(fault(4 * PAGE_SIZE, READ), EPT02_FILLED);
+    // Another table above it, without INVEPT: the one known before is no longer on the way.
+    *world_entry(&w, 2, 0) = 4 * PAGE_SIZE | EPT_RWX;
+    CHECK_EQ(fault(6 * PAGE_SIZE, READ), EPT02_VIOLATION);
+    CHECK_EQ(fault(PAGE_SIZE, WRITE), EPT02_VIOLATION);
+    // The table is gone from EPT02, too.
+    leaf_world(100, 2, 0);
+    CHECK_EQ(fault(0, READ), EPT02_FILLED);
+    ept02_drop_all(&w.cache);
+    CHECK_EQ(fault(PAGE_SIZE, READ), EPT02_FILLED);
+    CHECK_EQ(mapped(PAGE_SIZE), (64 * MIB + PAGE_SIZE) | EPT_RWX);
+}
+
 TEST(memory_too_small)
 {
     CHECK(!ept02_init(&w.cache, HPA(WORLD_POOL), EPT02_MIN_PAGES - 1, &w.ept01, &w.cache.ept12));

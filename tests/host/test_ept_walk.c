@@ -232,7 +232,7 @@ TEST(qualification_for_l1)
     struct walk_access access = {.kind = EPT_R | EPT_W};
     u64 hardware = EPT_R | 7 << 3 | BIT(6) | VALID | BIT(12) | BIT(16);
     walk.perms = EPT_R | EPT_X;
-    CHECK_EQ(ept12_qualification(hardware, access, &walk),
+    CHECK_EQ(ept12_qualification(hardware, access, walk.perms),
              EPT_R | EPT_W | (EPT_R | EPT_X) << 3 | VALID | BIT(12) | BIT(16));
 }
 

@@ -71,7 +71,7 @@ bool nested_l2_denied(struct vcpu *vcpu, ngpa_t ngpa, u64 qualification, u64 lin
         return false;
     struct ept02_fault f = {.ngpa = ngpa, .suppress_ve = w.suppress_ve};
     if (reason == EXIT_EPT_VIOLATION)
-        f.qualification = ept12_qualification(qualification, access, &w);
+        f.qualification = ept12_qualification(qualification, access, w.perms);
     if (reason == EXIT_EPT_VIOLATION && ve_convert(vcpu, nv, &f, linear))
         return true;
     n->denied = (struct denied){reason, f.qualification, linear, ngpa};
