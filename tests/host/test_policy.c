@@ -52,6 +52,10 @@ TEST(fixed_owners)
         CHECK_EQ(owner(&v, 78), EXIT_TO_L0);
         CHECK_EQ(owner(&v, 0xffff), EXIT_TO_L0);
     }
+    for (u32 reason = 0; reason < 128; reason++) {
+        CHECK_EQ(exit_is_always_l1s(reason), memchr(to_l1, (int)reason, sizeof(to_l1)) != NULL);
+        CHECK(!exit_is_always_l1s(reason | 1u << 31));
+    }
 }
 
 // The reasons that one control gives to L1 (two: either does).
