@@ -40,15 +40,24 @@ static inline u16 apicv_status(const struct vcpu *vcpu)
     return vcpu->lapic->by_processor ? (u16)vmread(F(GUEST_INTR_STATUS)) : 0;
 }
 
-// L2 runs from now on, `status` was read before; and L1 again.
+// L2 runs from now on, `status` was read before. As long as nothing is in it and nothing new comes,
+// there is nothing to take back.
 static inline void apicv_leave_l1(struct vcpu *vcpu, u16 status)
 {
-    if (vcpu->apicv != APICV_OFF)
+    if (UNLIKELY(status))
         vlapic_take_back(vcpu->lapic, status);
 }
 
+// L2 runs, and L0 is about to look for interrupts of L1.
+static inline void apicv_take_new(struct vcpu *vcpu)
+{
+    if (vcpu->lapic->by_processor && vlapic_attention(vcpu->lapic) & VLAPIC_STATUS)
+        vlapic_take_new(vcpu->lapic);
+}
+
+// L1 runs again.
 static inline void apicv_become_l1(struct vcpu *vcpu)
 {
-    if (vcpu->apicv != APICV_OFF)
+    if (UNLIKELY(!vcpu->lapic->by_processor) && vcpu->apicv != APICV_OFF)
         vlapic_hand_over(vcpu->lapic);
 }

@@ -96,6 +96,7 @@ struct vlapic {
     bool stale;          // irr_words and isr_words are not what the page says
     bool moved;          // IRR and ISR changed otherwise than by `raised`
     bool levels_changed; // TMR did, and so vlapic_eoi_exits()
+    u8 raised_words;     // as irr_words, of the vectors that `raised` stands for
     int raised;          // highest vector put into IRR that the processor does not know of, or -1
     u8 esr;              // errors since the last write of ESR
     u8 sipi_vector;
@@ -253,6 +254,10 @@ static inline void vlapic_take_back(struct vlapic *l, u16 status)
     l->irr_words = l->isr_words = 0;
     l->stale = false;
 }
+
+// Owner: the processor delivers no longer since a moment when the status was 0, and what came then
+// is the owner's now: VLAPIC_STATUS is set.
+void vlapic_take_new(struct vlapic *l);
 
 // Owner: what the status has to be at the next VM entry, now that it is `status`; clears
 // VLAPIC_STATUS.

@@ -116,6 +116,7 @@ void vlapic_accept(struct vlapic *l, u8 vector, bool level)
     set_bit(l, VLAPIC_IRR, &l->irr_words, vector);
     set_level(l, vector, level);
     if (l->by_processor) {
+        l->raised_words = (u8)((l->raised < 0 ? 0 : l->raised_words) | 1u << vector / 32);
         l->raised = MAX(l->raised, vector);
         vlapic_raise_attention(l, VLAPIC_STATUS);
         return;
@@ -193,6 +194,22 @@ void vlapic_take_back_pending(struct vlapic *l, u16 status)
     l->raised = -1;
     settle(l);
     update_priority(l);
+}
+
+void vlapic_take_new(struct vlapic *l)
+{
+    l->by_processor = false;
+    if (UNLIKELY(l->moved || l->raised < 0)) {
+        vlapic_take_back_pending(l, 0);
+        return;
+    }
+    vlapic_clear_attention(l, VLAPIC_STATUS);
+    l->irr_words = l->raised_words;
+    l->isr_words = 0;
+    l->stale = false;
+    l->pending = (u32)l->raised >> 4 > vlapic_get(l, VLAPIC_PPR) >> 4 ? (u32)l->raised : 0;
+    l->raised = -1;
+    l->moved = true;
 }
 
 u16 vlapic_status(struct vlapic *l, u16 status)

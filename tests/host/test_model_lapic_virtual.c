@@ -125,6 +125,30 @@ TEST(what_is_pending_shows_at_once_when_it_is_taken_back)
     CHECK_EQ(vlapic_pending_vector(l), 0x71);
 }
 
+TEST(what_came_since_the_status_was_0)
+{
+    setup();
+    post(0x61);
+    post(0xe3);
+    vlapic_attention(l);
+    vlapic_take_new(l);
+    CHECK_EQ(take(), 0xe3);
+    CHECK_EQ(vlapic_pending_vector(l), -1);
+    wr(VLAPIC_EOI, 0);
+    CHECK_EQ(take(), 0x61);
+    wr(VLAPIC_EOI, 0);
+    vlapic_hand_over(l);
+    enter();
+    CHECK_EQ(status, 0);
+    wr(VLAPIC_TPR, 0x70);
+    post(0x71);
+    vlapic_attention(l);
+    vlapic_take_new(l);
+    CHECK_EQ(vlapic_pending_vector(l), -1);
+    wr(VLAPIC_TPR, 0x60);
+    CHECK_EQ(vlapic_pending_vector(l), 0x71);
+}
+
 TEST(level_triggered_interrupts_end_with_an_exit)
 {
     setup();
@@ -253,6 +277,8 @@ TEST(random_histories_agree_with_the_definition)
             vlapic_post(
                 l, &(struct vapic_msg){.mode = VAPIC_FIXED, .vector = arg, .level = level[arg]});
             vlapic_attention(l);
+            if (l->by_processor && !status && seed & 0x200)
+                vlapic_take_new(l);
             break;
         case 4:
             tpr = arg;

@@ -1,6 +1,7 @@
 // Events while L2 runs: what ends L2's turn, what L2 gets. SDM volume 3, "Priority Among Concurrent
 // Events", "Other Causes of VM Exits", and where the controls concerned are described.
 
+#include "vmx/apicv.h"
 #include "vmx/event.h"
 #include "vmx/nested/state.h"
 
@@ -242,6 +243,7 @@ bool nested_deliver_events(struct vcpu *vcpu)
 {
     struct nested *n = vcpu->nested;
     struct nvmcs *nv = n->current;
+    apicv_take_new(vcpu);
     bool interrupt = vlapic_has_interrupt(vcpu->lapic);
     if (UNLIKELY(interrupt && vapic_is_notification(vcpu, nv))) {
         vapic_take_posted(vcpu, nv);
