@@ -12,16 +12,16 @@ typedef u64 __attribute__((may_alias, aligned(1))) word;
 
 #define WORD sizeof(word)
 
+#define BULK 8 // words at once
+
 static void copy_up(u8 *to, const u8 *from, size_t n)
 {
-    for (; n >= 4 * WORD; n -= 4 * WORD, to += 4 * WORD, from += 4 * WORD) {
+    for (; n >= BULK * WORD; n -= BULK * WORD, to += BULK * WORD, from += BULK * WORD) {
         const word *f = (const word *)from;
-        word a = f[0], b = f[1], c = f[2], d = f[3];
         word *t = (word *)to;
-        t[0] = a;
-        t[1] = b;
-        t[2] = c;
-        t[3] = d;
+#pragma GCC unroll 8
+        for (unsigned i = 0; i < BULK; i++)
+            t[i] = f[i];
     }
     for (; n >= WORD; n -= WORD, to += WORD, from += WORD)
         *(word *)to = *(const word *)from;
@@ -56,12 +56,11 @@ void *memset(void *to, int byte, size_t n)
 {
     u8 *p = to;
     word v = (u8)byte * 0x0101010101010101ull;
-    for (; n >= 4 * WORD; n -= 4 * WORD, p += 4 * WORD) {
+    for (; n >= BULK * WORD; n -= BULK * WORD, p += BULK * WORD) {
         word *t = (word *)p;
-        t[0] = v;
-        t[1] = v;
-        t[2] = v;
-        t[3] = v;
+#pragma GCC unroll 8
+        for (unsigned i = 0; i < BULK; i++)
+            t[i] = v;
     }
     for (; n >= WORD; n -= WORD, p += WORD)
         *(word *)p = v;

@@ -131,8 +131,8 @@ static bool pointer_ok(const struct vcpu *vcpu, gpa_t p)
 // The first word of a region. Where L1 has no memory the bus reads as all ones.
 static u32 region_revision(const struct vcpu *vcpu, gpa_t region)
 {
-    u32 revision;
-    return guest_read(&vcpu->vm->mem, &revision, region, sizeof(revision)) ? revision : ~0u;
+    const u32 *revision = guest_ptr(&vcpu->vm->mem, region, sizeof(*revision));
+    return revision ? __atomic_load_n(revision, __ATOMIC_RELAXED) : ~0u;
 }
 
 // Whether VMPTRLD takes a region: the indicator of a shadow VMCS needs VMCS shadowing.

@@ -154,7 +154,7 @@ static struct nvmcs *try_new(struct vcpu *vcpu)
     if (!nv)
         return NULL;
     list_init(&nv->lru);
-    u8 *bitmap = pool_page(pool);
+    u8 *bitmap = pool_page_dirty(pool);
     if (bitmap)
         nv->msr_bitmap = ptr_phys(bitmap);
     if (!bitmap || !vmcs_create(&nv->vmcs02, pool, false) || !shadow_create(vcpu, nv)) {
