@@ -107,6 +107,12 @@ static u64 operand(struct vcpu *vcpu, unsigned reg)
     return vcpu_in_64bit_code() ? vcpu_gpr(vcpu, reg) : (u32)vcpu_gpr(vcpu, reg);
 }
 
+static inline void describe_exception(struct exit_event *x)
+{
+    x->intr_info = (u32)vmread(F(EXIT_INTR_INFO));
+    x->intr_error = (u32)vmread(F(EXIT_INTR_ERROR));
+}
+
 // What the reason defines; the rest of `*x` is left as it is.
 static inline void describe(struct vcpu *vcpu, u32 reason, struct exit_event *x)
 {
@@ -114,8 +120,7 @@ static inline void describe(struct vcpu *vcpu, u32 reason, struct exit_event *x)
     x->qualification = vmread(F(EXIT_QUALIFICATION));
     switch ((u16)x->reason) {
     case EXIT_EXCEPTION_NMI:
-        x->intr_info = (u32)vmread(F(EXIT_INTR_INFO));
-        x->intr_error = (u32)vmread(F(EXIT_INTR_ERROR));
+        describe_exception(x);
         break;
     case EXIT_RDMSR:
     case EXIT_WRMSR:
@@ -163,10 +168,20 @@ static NOINLINE enum run_result find_owner(struct vcpu *vcpu, u32 reason)
                                                    : emulate(vcpu, reason);
 }
 
+// Most of L2's exits where L1 keeps shadow page tables: the page faults.
+static inline bool is_exception_of_l1(const struct nested *n, u32 reason)
+{
+    struct exit_event x;
+    if (reason != EXIT_EXCEPTION_NMI)
+        return false;
+    describe_exception(&x);
+    return exception_owner(&n->current->v, &x) == EXIT_TO_L1;
+}
+
 enum run_result nested_exit(struct vcpu *vcpu, u32 reason)
 {
     vcpu->nested->event_written = false;
-    if (LIKELY(exit_is_always_l1s(reason)))
+    if (LIKELY(exit_is_always_l1s(reason)) || is_exception_of_l1(vcpu->nested, reason))
         return reflect(vcpu, reason, vmread(F(EXIT_QUALIFICATION)));
     return find_owner(vcpu, reason);
 }

@@ -9,28 +9,6 @@
 #define EMULATE           EXIT_EMULATE
 #define L1_IF(rule)       ((rule) ? TO_L1 : EMULATE)
 
-#define INTR_TYPE(info)   ((info) >> 8 & 7)
-#define INTR_VECTOR(info) ((info)&0xff)
-#define INTR_TYPE_NMI     2
-
-// "Exceptions": the bitmap, and for page faults the error code as well.
-static bool exception_exits(const struct vmcs12 *v, const struct exit_event *x)
-{
-    unsigned vector = INTR_VECTOR(x->intr_info) & 31;
-    bool in_bitmap = v12_get(v, F(EXCEPTION_BITMAP)) >> vector & 1;
-    if (vector != VEC_PF)
-        return in_bitmap;
-    bool match = (x->intr_error & v12_get(v, F(PF_ERROR_MASK))) == v12_get(v, F(PF_ERROR_MATCH));
-    return match == in_bitmap;
-}
-
-static enum exit_owner exception_owner(const struct vmcs12 *v, const struct exit_event *x)
-{
-    if (INTR_TYPE(x->intr_info) == INTR_TYPE_NMI || INTR_VECTOR(x->intr_info) == VEC_MC)
-        return TO_L0;
-    return L1_IF(exception_exits(v, x));
-}
-
 static bool mov_to_cr3_exits(const struct vmcs12 *v, u64 value)
 {
     if (!HAS(CR3_LOAD_EXITING))

@@ -2,6 +2,7 @@
 // Who owns an exit of L2: one table (policy.def), a pure function of vmcs12 and the exit. It
 // decides and nothing else.
 
+#include "libc/x86.h"
 #include "vmx/nested/vmcs12.h"
 
 enum exit_owner {
@@ -33,6 +34,21 @@ struct exit_bitmaps {
 // Intel SDM volume 3, chapter "VMX Non-Root Operation", and "VM-Execution Control Fields".
 enum exit_owner exit_owner(const struct vmcs12 *v, const struct exit_event *x,
                            const struct exit_bitmaps *maps);
+
+// The row of exceptions and NMIs. "Exceptions": the bitmap, and for page faults the error code as
+// well. Machine checks and NMIs are the machine's.
+static inline enum exit_owner exception_owner(const struct vmcs12 *v, const struct exit_event *x)
+{
+    enum { TYPE_NMI = 2 };
+    u32 type = x->intr_info >> 8 & 7, vector = x->intr_info & 0xff;
+    if (type == TYPE_NMI || vector == VEC_MC)
+        return EXIT_TO_L0;
+    bool exits = v12_get(v, F(EXCEPTION_BITMAP)) >> (vector & 31) & 1;
+    if (vector == VEC_PF &&
+        (x->intr_error & v12_get(v, F(PF_ERROR_MASK))) != v12_get(v, F(PF_ERROR_MATCH)))
+        exits = !exits;
+    return exits ? EXIT_TO_L1 : EXIT_EMULATE;
+}
 
 // Whether an exit for this reason (the whole field) is L1's whatever vmcs12 says: the rows of the
 // table that say no more than TO_L1.
