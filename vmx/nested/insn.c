@@ -486,6 +486,23 @@ static inline void flush_address(struct vcpu *vcpu, u16 vpid12, u64 linear)
     }
 }
 
+// False: the descriptor, which L1 may be writing, is not one for this type.
+static inline bool flush_described(struct vcpu *vcpu, u64 type, const struct descriptor *d)
+{
+    u64 vpid12 = __atomic_load_n(&d->first, __ATOMIC_RELAXED);
+    if (UNLIKELY(vpid12 - 1 >= 0xffff) && (vpid12 || type != INVVPID_ALL))
+        return false;
+    if (LIKELY(type != INVVPID_ADDRESS)) {
+        flush_vpid12(vcpu, (u16)vpid12, type == INVVPID_ALL);
+        return true;
+    }
+    u64 linear = __atomic_load_n(&d->second, __ATOMIC_RELAXED);
+    if (!canonical_48(linear))
+        return false;
+    flush_address(vcpu, (u16)vpid12, linear);
+    return true;
+}
+
 static vmx_result_t invvpid(struct vcpu *vcpu)
 {
     u64 type, types = vcpu->vm->caps.ept_vpid >> VPID_CAP_TYPES & 15;
@@ -493,17 +510,7 @@ static vmx_result_t invvpid(struct vcpu *vcpu)
     vmx_result_t r;
     if (!read_invalidation(vcpu, types, &type, &d, &r))
         return r;
-    if (d.first >> 16)
-        return vmx_fail(vcpu, VMX_ERR_INVALIDATION);
-    if (type != INVVPID_ALL && !d.first)
-        return vmx_fail(vcpu, VMX_ERR_INVALIDATION);
-    if (type == INVVPID_ADDRESS && !canonical_48(d.second))
-        return vmx_fail(vcpu, VMX_ERR_INVALIDATION);
-    if (type == INVVPID_ADDRESS)
-        flush_address(vcpu, (u16)d.first, d.second);
-    else
-        flush_vpid12(vcpu, (u16)d.first, type == INVVPID_ALL);
-    return VMX_SUCCEED;
+    return flush_described(vcpu, type, &d) ? VMX_SUCCEED : vmx_fail(vcpu, VMX_ERR_INVALIDATION);
 }
 
 static NOINLINE enum run_result invvpid_otherwise(struct vcpu *vcpu)
@@ -515,26 +522,15 @@ static NOINLINE enum run_result invvpid_otherwise(struct vcpu *vcpu)
     return finish(vcpu, may_execute(vcpu, &plain, &r) ? invvpid(vcpu) : r);
 }
 
-// What hypervisors do all the time: single-context or one address.
 enum run_result nested_invvpid(struct vcpu *vcpu)
 {
     u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
     u64 type = vcpu_gpr(vcpu, INFO_REG2(info));
-    const struct descriptor *d = LIKELY(type <= INVVPID_SINGLE)
-                                     ? quick_invalidation(vcpu, info, VPID_CAP_ADDRESS << type)
-                                     : NULL;
-    u64 vpid12 = LIKELY(d) ? __atomic_load_n(&d->first, __ATOMIC_RELAXED) : 0;
-    u64 linear = LIKELY(d) ? __atomic_load_n(&d->second, __ATOMIC_RELAXED) : 0;
-    if (UNLIKELY(vpid12 - 1 >= 0xffff)) // not from 1 to 65535
+    const struct descriptor *d =
+        LIKELY(type < 4) ? quick_invalidation(vcpu, info, BIT(VPID_CAP_TYPES) << type) : NULL;
+    if (UNLIKELY(!d))
         return invvpid_otherwise(vcpu);
-    if (type == INVVPID_SINGLE)
-        flush_vpid12(vcpu, (u16)vpid12, false);
-    else if (canonical_48(linear))
-        flush_address(vcpu, (u16)vpid12, linear);
-    else
-        return invvpid_otherwise(vcpu);
+    if (UNLIKELY(!flush_described(vcpu, type, d)))
+        return finish(vcpu, vmx_fail(vcpu, VMX_ERR_INVALIDATION));
     return succeed(vcpu, true);
 }
-_Static_assert(INVVPID_ADDRESS == 0 && INVVPID_SINGLE == 1 &&
-                   VPID_CAP_ADDRESS << INVVPID_SINGLE == VPID_CAP_SINGLE,
-               "nested_invvpid()");
