@@ -53,8 +53,12 @@ TEST(fixed_owners)
         CHECK_EQ(owner(&v, 0xffff), EXIT_TO_L0);
     }
     for (u32 reason = 0; reason < 128; reason++) {
-        CHECK_EQ(exit_is_always_l1s(reason), memchr(to_l1, (int)reason, sizeof(to_l1)) != NULL);
-        CHECK(!exit_is_always_l1s(reason | 1u << 31));
+        CHECK_EQ(exit_is_always(reason, EXIT_TO_L1),
+                 memchr(to_l1, (int)reason, sizeof(to_l1)) != NULL);
+        CHECK_EQ(exit_is_always(reason, EXIT_EMULATE),
+                 reason < 64 && memchr(emulate, (int)reason, sizeof(emulate)) != NULL);
+        CHECK(!exit_is_always(reason | 1u << 31, EXIT_TO_L1));
+        CHECK(!exit_is_always(reason | 1u << 31, EXIT_EMULATE));
     }
 }
 

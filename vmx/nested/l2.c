@@ -12,20 +12,22 @@ static inline enum run_result reflect(struct vcpu *vcpu, u32 reason, u64 qualifi
                     NO_EVENT);
 }
 
-static enum run_result ept_violation(struct vcpu *vcpu)
+// L1 has paging of its own for L2: EPT01 is what L2 runs on.
+static NOINLINE enum run_result ept01_violation(struct vcpu *vcpu)
 {
-    struct nested *n = vcpu->nested;
-    struct nvmcs *nv = n->current;
+    vcpu_requeue_event(vcpu);
+    return mmio_exit(vcpu, GPA(vmread(F(GUEST_PHYSICAL_ADDR))), vmread(F(EXIT_QUALIFICATION)));
+}
+
+static NOINLINE enum run_result ept02_violation(struct vcpu *vcpu)
+{
+    struct nvmcs *nv = vcpu->nested->current;
+    u64 qualification = vmread(F(EXIT_QUALIFICATION));
     struct ept02_fault f = {.ngpa = NGPA(vmread(F(GUEST_PHYSICAL_ADDR))),
-                            .qualification = vmread(F(EXIT_QUALIFICATION)),
+                            .qualification = qualification,
                             .pml_full = pml_full(nv)};
-    u64 qualification = f.qualification;
-    if (!V12_HAS(&nv->v, EPT)) {
-        vcpu_requeue_event(vcpu);
-        return mmio_exit(vcpu, GPA(f.ngpa.v), f.qualification);
-    }
     vcpu->stats.ept02_faults++;
-    enum ept02_result r = ept02_fault(&n->ept02, &f);
+    enum ept02_result r = ept02_fault(&vcpu->nested->ept02, &f);
     if (f.dirtied)
         pml_log(vcpu, nv, f.ngpa);
     struct leave x = {.reason = EXIT_EPT_VIOLATION, .qualification = f.qualification};
@@ -46,7 +48,8 @@ static enum run_result ept_violation(struct vcpu *vcpu)
         x.qualification &= NMI_UNBLOCKED;
         break;
     case EPT02_VIOLATION:
-        if (ve_convert(vcpu, nv, &f, vmread(F(GUEST_LINEAR_ADDR))))
+        if (UNLIKELY(V12_HAS(&nv->v, EPT_VIOLATION_VE)) &&
+            ve_convert(vcpu, nv, &f, vmread(F(GUEST_LINEAR_ADDR))))
             return RUN_RESUME;
         nv->missing = f.ngpa;
         nv->missing_for = qualification;
@@ -65,9 +68,10 @@ static enum run_result preemption_timer(struct vcpu *vcpu)
 // What L0 does itself for L2 although it is no exit of L1: the same handlers, on vmcs02.
 static enum run_result emulate(struct vcpu *vcpu, u32 reason)
 {
+    if (LIKELY(reason == EXIT_EPT_VIOLATION))
+        return V12_HAS(&vcpu->nested->current->v, EPT) ? ept02_violation(vcpu)
+                                                       : ept01_violation(vcpu);
     switch (reason) {
-    case EXIT_EPT_VIOLATION:
-        return ept_violation(vcpu);
     case EXIT_EPT_MISCONFIG:
         vcpu_fail(vcpu, "misconfigured EPT02");
         return RUN_STOPPED;
@@ -99,6 +103,15 @@ static enum run_result emulate_trapped(struct vcpu *vcpu, u32 reason)
         vcpu_note(vcpu, WORK_EVENTS);
     }
     return r;
+}
+
+static inline enum run_result handle(struct vcpu *vcpu, u32 reason)
+{
+    if (LIKELY(reason < STAT_REASONS))
+        vcpu->stats.l2_handled[reason]++;
+    return UNLIKELY(V12_HAS(&vcpu->nested->current->v, MONITOR_TRAP))
+               ? emulate_trapped(vcpu, reason)
+               : emulate(vcpu, reason);
 }
 
 // A register operand, of 32 bits outside 64-bit mode.
@@ -160,12 +173,11 @@ static NOINLINE enum run_result find_owner(struct vcpu *vcpu, u32 reason)
     enum exit_owner owner = exit_owner(&nv->v, &x, &nv->l1_maps);
     if (owner == EXIT_TO_L1)
         return reflect(vcpu, reason, x.qualification);
+    if (owner == EXIT_EMULATE)
+        return handle(vcpu, reason);
     if (LIKELY(reason < STAT_REASONS))
         vcpu->stats.l2_handled[reason]++;
-    if (owner == EXIT_TO_L0)
-        return exit_dispatch(vcpu, reason);
-    return UNLIKELY(V12_HAS(&nv->v, MONITOR_TRAP)) ? emulate_trapped(vcpu, reason)
-                                                   : emulate(vcpu, reason);
+    return exit_dispatch(vcpu, reason);
 }
 
 // Most of L2's exits where L1 keeps shadow page tables: the page faults.
@@ -181,7 +193,9 @@ static inline bool is_exception_of_l1(const struct nested *n, u32 reason)
 enum run_result nested_exit(struct vcpu *vcpu, u32 reason)
 {
     vcpu->nested->event_written = false;
-    if (LIKELY(exit_is_always_l1s(reason)) || is_exception_of_l1(vcpu->nested, reason))
+    if (LIKELY(exit_is_always(reason, EXIT_TO_L1)) || is_exception_of_l1(vcpu->nested, reason))
         return reflect(vcpu, reason, vmread(F(EXIT_QUALIFICATION)));
+    if (LIKELY(exit_is_always(reason, EXIT_EMULATE)))
+        return handle(vcpu, reason);
     return find_owner(vcpu, reason);
 }

@@ -4,13 +4,6 @@
 
 #include "vmx/nested/shadow.h"
 
-#define PML_ENTRIES 512
-
-bool pml_full(const struct nvmcs *nv)
-{
-    return V12_HAS(&nv->v, PML) && v12(nv, F(PML_INDEX)) >= PML_ENTRIES;
-}
-
 void pml_log(struct vcpu *vcpu, struct nvmcs *nv, ngpa_t ngpa)
 {
     u64 page = align_down(ngpa.v, PAGE_SIZE), index = v12(nv, F(PML_INDEX));

@@ -50,13 +50,13 @@ static inline enum exit_owner exception_owner(const struct vmcs12 *v, const stru
     return exits ? EXIT_TO_L1 : EXIT_EMULATE;
 }
 
-// Whether an exit for this reason (the whole field) is L1's whatever vmcs12 says: the rows of the
-// table that say no more than TO_L1.
-static inline bool exit_is_always_l1s(u32 reason)
+// Whether an exit for this reason (the whole field) is `whose`, a constant, whatever vmcs12 says:
+// the rows of the table that say no more than that.
+static inline bool exit_is_always(u32 reason, enum exit_owner whose)
 {
-#define ALWAYS_TO_L0                false
-#define ALWAYS_TO_L1                true
-#define ALWAYS_EMULATE              false
+#define ALWAYS_TO_L0                whose == EXIT_TO_L0
+#define ALWAYS_TO_L1                whose == EXIT_TO_L1
+#define ALWAYS_EMULATE              whose == EXIT_EMULATE
 #define ALWAYS_L1_IF(...)           false
 #define ALWAYS_exception_owner(...) false
 #define REASON(number, name, owner) | ((u64)(number < 64 && (ALWAYS_##owner)) << (number & 63))

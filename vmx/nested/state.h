@@ -245,8 +245,7 @@ void leave_denied(struct vcpu *vcpu);
 
 // --- pml.c ---
 
-// Whether L1 logs and its log has no room for one more page; puts a page into it, if L1 logs.
-bool pml_full(const struct nvmcs *nv);
+// Puts a page into L1's log, if L1 logs.
 void pml_log(struct vcpu *vcpu, struct nvmcs *nv, ngpa_t ngpa);
 
 // --- ve.c ---
@@ -293,4 +292,12 @@ static inline bool vapic_is_notification(struct vcpu *vcpu, const struct nvmcs *
 {
     return V12_HAS(&nv->v, POSTED_INTERRUPTS) && !vlapic_accepts_extint(vcpu->lapic) &&
            vcpu->lapic->pending == v12(nv, F(POSTED_INTR_VECTOR));
+}
+
+#define PML_ENTRIES 512
+
+// Whether L1 logs modified pages and its log has no room for one more.
+static inline bool pml_full(const struct nvmcs *nv)
+{
+    return V12_HAS(&nv->v, PML) && v12(nv, F(PML_INDEX)) >= PML_ENTRIES;
 }
