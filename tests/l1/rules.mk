@@ -30,11 +30,13 @@ l1: $(L1_IMAGES)
 
 $(L1_OUT)/%.o: %.c
 	@mkdir -p $(@D)
-	$(L1_CC) $(L1_CFLAGS) -MMD -MP -c $< -o $@
+	@echo "  CC      $< (L1)"
+	@$(L1_CC) $(L1_CFLAGS) -MMD -MP -c $< -o $@
 
 $(L1_OUT)/%.o: %.asm
 	@mkdir -p $(@D)
-	$(L1_NASM) -f elf64 -MD $(@:.o=.d) -MP $< -o $@
+	@echo "  NASM    $< (L1)"
+	@$(L1_NASM) -f elf64 -MD $(@:.o=.d) -MP $< -o $@
 
 # One entry object for each set of headers.
 L1_ENTRY_both = -DWITH_MB1 -DWITH_MB2
@@ -43,12 +45,14 @@ L1_ENTRY_mb2 = -DWITH_MB2
 L1_ENTRY_kludge = -DWITH_MB1 -DKLUDGE
 $(L1_OUT)/entry-%.o: tests/l1/rt/entry.asm tests/l1/rt/layout.inc
 	@mkdir -p $(@D)
-	$(L1_NASM) -f elf64 $(L1_ENTRY_$*) $< -o $@
+	@echo "  NASM    $@"
+	@$(L1_NASM) -f elf64 $(L1_ENTRY_$*) $< -o $@
 
 define L1_LINK
 $(L1_OUT)/$(1).elf: $(L1_OUT)/entry-$(2).o $(L1_RT_OBJS) \
         $(call L1_OBJ,$(wildcard tests/l1/$(3).c tests/l1/$(3)_*.c)) tests/l1/rt/link.ld
-	$(L1_LD) $(L1_LDFLAGS) $$(filter %.o,$$^) -o $$@
+	@echo "  LD      $$@"
+	@$(L1_LD) $(L1_LDFLAGS) $$(filter %.o,$$^) -o $$@
 endef
 $(foreach p,$(L1_PROGRAMS),$(eval $(call L1_LINK,$(p),both,$(p))))
 $(eval $(call L1_LINK,boot-mb2,mb2,boot))
@@ -57,8 +61,8 @@ $(eval $(call L1_LINK,boot-kludge,kludge,boot))
 
 # Multiboot 1 is about 32-bit images first of all: the same code in an ELF32 file, and flat.
 $(L1_OUT)/boot-mb1.elf: $(L1_OUT)/boot-mb1-64.elf
-	objcopy -O elf32-i386 $< $@
+	@objcopy -O elf32-i386 $< $@
 $(L1_OUT)/boot-kludge.bin: $(L1_OUT)/boot-kludge.elf
-	objcopy -O binary $< $@
+	@objcopy -O binary $< $@
 
 -include $(wildcard $(L1_OUT)/*.d $(L1_OUT)/tests/l1/*.d $(L1_OUT)/tests/l1/*/*.d $(L1_OUT)/libc/*.d)
