@@ -187,16 +187,6 @@ static NOINLINE bool load_msrs(struct vcpu *vcpu, struct nvmcs *nv, u32 count)
     return !failed;
 }
 
-// L1's mode is part of what the checks of its controls depend on.
-static NOINLINE void note_mode(struct nested *n, bool lma)
-{
-    struct list *lists[] = {&n->active, &n->parked};
-    n->env.lma = lma;
-    for (unsigned i = 0; i < ARRAY_SIZE(lists); i++)
-        LIST_FOR(node, lists[i])
-        CONTAINER_OF(node, struct nvmcs, lru)->v.unchecked |= GROUP(ENTRY) | GROUP(EXIT);
-}
-
 // What VMLAUNCH and VMRESUME look at before vmcs12's contents: VMX_SUCCEED if nothing is wrong.
 // VMRESUME is for a VMCS that is launched, VMLAUNCH for one that is not.
 static inline vmx_result_t may_enter(struct vcpu *vcpu, bool launched)
@@ -210,8 +200,6 @@ static inline vmx_result_t may_enter(struct vcpu *vcpu, bool launched)
     if (UNLIKELY(!nv || nv->is_shadow))
         return VMX_FAIL_INVALID;
     n->l1.efer = LIKELY(plain) ? plain : vmread(F(GUEST_EFER));
-    if (UNLIKELY(n->env.lma != !!(n->l1.efer & EFER_LMA)))
-        note_mode(n, n->l1.efer & EFER_LMA);
     u64 blocking = vmread(F(GUEST_INTERRUPTIBILITY));
     n->l1_blocked = blocking != 0;
     if (UNLIKELY(blocking & BLOCKING_MOV_SS))

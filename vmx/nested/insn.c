@@ -154,6 +154,19 @@ static void set_current(struct vcpu *vcpu, struct nvmcs *nv)
     shadow_attach(vcpu, nv);
 }
 
+// The checks of L1's controls depend on its mode, which stays as it is until VMXOFF ("Restrictions
+// on VMX Operation"): those that passed in another one are made again.
+static void note_mode(struct nested *n, bool lma)
+{
+    struct list *lists[] = {&n->active, &n->parked};
+    if (LIKELY(n->env.lma == lma))
+        return;
+    n->env.lma = lma;
+    for (unsigned i = 0; i < ARRAY_SIZE(lists); i++)
+        LIST_FOR(node, lists[i])
+    CONTAINER_OF(node, struct nvmcs, lru)->v.unchecked |= GROUP(ENTRY) | GROUP(EXIT);
+}
+
 static vmx_result_t vmxon(struct vcpu *vcpu)
 {
     struct nested *n = vcpu->nested;
@@ -177,6 +190,7 @@ static vmx_result_t vmxon(struct vcpu *vcpu)
         return VMX_FAIL_INVALID;
     n->vmxon = true;
     n->vmxon_region = region;
+    note_mode(n, vmread(F(GUEST_EFER)) & EFER_LMA);
     set_current(vcpu, NULL);
     return VMX_SUCCEED;
 }
