@@ -202,46 +202,45 @@ static void entry_changed(struct ept02_cache *cache, struct ept02_table *t, unsi
     }
 }
 
-static bool dense_unchanged(const u64 *source, const u64 *snapshot)
+static inline bool dense_unchanged(const u64 *source, const u64 *snapshot)
 {
     u64 change = 0;
-#pragma GCC unroll 8
+#pragma GCC unroll 64
     for (unsigned i = 0; i < 64; i++)
         change |= ept12_read(&source[i]) ^ snapshot[i];
     return !change;
 }
 
-// The common case of an INVEPT, so it has to be short.
-static inline bool unchanged(const struct ept02_table *t)
+static inline bool unchanged(const u64 *source, const u64 *snapshot, u64 present)
 {
-    for (unsigned words = t->words; words; words &= words - 1) {
-        unsigned w = bit_lowest(words);
-        u64 left = t->present[w];
-        const u64 *source = t->source + w * 64, *snapshot = t->snapshot + w * 64;
-        if (left == ~0ull && dense_unchanged(source, snapshot))
-            continue;
-        for (; left; left &= left - 1) {
-            unsigned i = bit_lowest(left);
-            if (UNLIKELY(ept12_read(&source[i]) != snapshot[i]))
-                return false;
-        }
+    if (present == ~0ull)
+        return dense_unchanged(source, snapshot);
+    for (; present; present &= present - 1) {
+        unsigned i = bit_lowest(present);
+        if (UNLIKELY(ept12_read(&source[i]) != snapshot[i]))
+            return false;
     }
     return true;
 }
 
-static void revalidate_table(struct ept02_cache *cache, struct ept02_table *t)
+static NOINLINE void revalidate_word(struct ept02_cache *cache, struct ept02_table *t, unsigned w)
 {
-    const u64 *source = t->source, *snapshot = t->snapshot;
-    for (unsigned w = 0; w < EPT02_WORDS; w++) {
-        u64 left = t->present[w];
-        if (left == ~0ull && dense_unchanged(source + w * 64, snapshot + w * 64))
-            continue;
-        for (; left; left &= left - 1) {
-            unsigned slot = w * 64 + bit_lowest(left);
-            u64 now = ept12_read(&source[slot]);
-            if (now != snapshot[slot])
-                entry_changed(cache, t, slot, now);
-        }
+    const u64 *source = t->source + w * 64, *snapshot = t->snapshot + w * 64;
+    for (u64 left = t->present[w]; left; left &= left - 1) {
+        unsigned i = bit_lowest(left);
+        u64 now = ept12_read(&source[i]);
+        if (UNLIKELY(now != snapshot[i]))
+            entry_changed(cache, t, w * 64 + i, now);
+    }
+}
+
+// Mostly nothing has changed, so that finding this out has to be short.
+static inline void revalidate_table(struct ept02_cache *cache, struct ept02_table *t)
+{
+    for (unsigned words = t->words; words; words &= words - 1) {
+        unsigned w = bit_lowest(words);
+        if (UNLIKELY(!unchanged(t->source + w * 64, t->snapshot + w * 64, t->present[w])))
+            revalidate_word(cache, t, w);
     }
 }
 
@@ -260,9 +259,7 @@ static void revalidate(struct ept02_cache *cache, struct ept02_tree *tree)
     LIST_FOR(node, &tree->tables)
     {
         struct ept02_table *t = CONTAINER_OF(node, struct ept02_table, node);
-        if (!t->source || (cache->write_epoch && known_clean(cache, t)))
-            continue;
-        if (UNLIKELY(!unchanged(t)))
+        if (t->source && !(cache->write_epoch && known_clean(cache, t)))
             revalidate_table(cache, t);
     }
 }
