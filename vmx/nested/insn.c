@@ -297,13 +297,13 @@ bool nested_find_field(const struct vcpu *vcpu, u64 operand, bool wide, vmcs_fie
            vcpu->nested->exists[f->i];
 }
 
-// nested_find_field() for a whole field in 64-bit code. `care`: the reasons to look closer.
-static inline bool quick_field(const struct nested *n, u64 encoding, unsigned care, vmcs_field_t *f)
+// nested_find_field() for a whole field in 64-bit code.
+static inline bool quick_field(const struct nested *n, u64 encoding, vmcs_field_t *f)
 {
     if (UNLIKELY(encoding >= FIELD_MAP || n->field_map[encoding] == NO_FIELD))
         return false;
     f->i = n->field_map[encoding];
-    return LIKELY(!(n->care[f->i] & care));
+    return true;
 }
 
 static vmx_result_t do_vmread(struct vcpu *vcpu)
@@ -339,7 +339,8 @@ enum run_result nested_vmread(struct vcpu *vcpu)
     u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
     vmcs_field_t f;
     if (UNLIKELY(!nv || !(info & INFO_IS_REG) || !in_plain_code() ||
-                 !quick_field(vcpu->nested, vcpu_gpr(vcpu, INFO_REG2(info)), nv->lazy, &f)))
+                 !quick_field(vcpu->nested, vcpu_gpr(vcpu, INFO_REG2(info)), &f) ||
+                 vcpu->nested->care[f.i] & nv->lazy))
         return vmread_otherwise(vcpu);
     vcpu_set_gpr(vcpu, INFO_REG1(info), v12(nv, f));
     return succeed(vcpu, true);
@@ -379,15 +380,28 @@ static NOINLINE enum run_result vmwrite_otherwise(struct vcpu *vcpu)
     return finish(vcpu, may_execute(vcpu, &plain, &r) ? do_vmwrite(vcpu) : r);
 }
 
+// The way of nested_vmwrite() for a field that L1 reads in the shadow VMCS.
+static NOINLINE enum run_result vmwrite_shadowed(struct vcpu *vcpu, struct nvmcs *nv,
+                                                 vmcs_field_t f)
+{
+    u64 old = v12(nv, f);
+    v12_set(&nv->v, f, vcpu_gpr(vcpu, INFO_REG1((u32)vmread(F(EXIT_INSTR_INFO)))));
+    if (v12(nv, f) != old)
+        shadow_update(vcpu, nv, f);
+    return succeed(vcpu, true);
+}
+
 enum run_result nested_vmwrite(struct vcpu *vcpu)
 {
     struct nvmcs *nv = vcpu->nested->current;
     u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
     vmcs_field_t f;
     if (UNLIKELY(!nv || !(info & INFO_IS_REG) || !in_plain_code() ||
-                 !quick_field(vcpu->nested, vcpu_gpr(vcpu, INFO_REG2(info)),
-                              nv->lazy | CARE_SHADOW | CARE_READ_ONLY, &f)))
+                 !quick_field(vcpu->nested, vcpu_gpr(vcpu, INFO_REG2(info)), &f)))
         return vmwrite_otherwise(vcpu);
+    u8 care = vcpu->nested->care[f.i] & (u8)(nv->lazy | CARE_SHADOW | CARE_READ_ONLY);
+    if (UNLIKELY(care))
+        return care == CARE_SHADOW ? vmwrite_shadowed(vcpu, nv, f) : vmwrite_otherwise(vcpu);
     v12_set(&nv->v, f, vcpu_gpr(vcpu, INFO_REG1(info)));
     return succeed(vcpu, true);
 }

@@ -88,12 +88,9 @@ void shadow_attach(struct vcpu *vcpu, struct nvmcs *nv)
 
 void shadow_update(struct vcpu *vcpu, struct nvmcs *nv, vmcs_field_t f)
 {
-    for (unsigned i = 0; i < SHADOW_COUNT; i++) {
-        if (field_same(fields[i].f, f)) {
-            show(nv, 1u << i);
-            vmcs_load(&vcpu->vmcs01);
-        }
-    }
+    vmcs_load(&nv->shadow);
+    vmwrite_safe(f, v12(nv, f));
+    vmcs_load(&vcpu->vmcs01);
 }
 
 static inline void fetch(struct nvmcs *nv, vmcs_field_t f)
