@@ -69,6 +69,7 @@ static bool is_saved(const struct vcpu *vcpu, const struct nvmcs *nv, vmcs_field
 
 static void read_fields(struct nvmcs *nv, const struct field_list *list)
 {
+#pragma GCC unroll 4
     for (unsigned i = 0; i < list->count; i++)
         nv->v.f[list->f[i].i] = vmread(list->f[i]);
 }
@@ -150,9 +151,10 @@ static bool evict(struct vcpu *vcpu)
 static struct nvmcs *try_new(struct vcpu *vcpu)
 {
     struct pool *pool = &vcpu->vm->pool;
-    struct nvmcs *nv = pool_page(pool);
+    struct nvmcs *nv = pool_page_dirty(pool);
     if (!nv)
         return NULL;
+    memset(nv, 0, sizeof(*nv));
     list_init(&nv->lru);
     u8 *bitmap = pool_page_dirty(pool);
     if (bitmap)
