@@ -22,6 +22,7 @@ static const struct test tests[] = {
     {"invalidate", test_invalidate},
     {"addressing", test_addressing},
     {"operands", test_operand_faults},
+    {"moves", test_operand_moves},
     {"ring3", test_ring3_vmx},
     {"compat", test_compat_vmx},
     {"state", test_state},

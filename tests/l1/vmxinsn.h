@@ -15,6 +15,7 @@ void test_launch_state(void);
 void test_invalidate(void);
 void test_addressing(void);
 void test_operand_faults(void);
+void test_operand_moves(void);
 void test_ring3_vmx(void);
 void test_compat_vmx(void);
 void test_state(void);

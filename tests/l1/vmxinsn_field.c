@@ -332,6 +332,34 @@ void test_operand_faults(void)
     vmclear(a);
 }
 
+// VMPTRLD whose operand is where that of the one before was, as far as its linear address goes.
+void test_operand_moves(void)
+{
+    u64 a = vmx_region(), b = vmx_region(), *page = alloc_pages(1), *first = alloc_pages(1);
+    u64 *second = alloc_pages(1), *pte = page_entry((u64)page), good = *pte;
+    u64 flags = (good & 0xfff & ~PTE_U) | PTE_A | PTE_D, pointer;
+    first[1] = a;
+    second[1] = b;
+    for (u32 round = 0; round < 3; round++) {
+        *pte = (u64)first | flags;
+        invlpg(page);
+        for (u32 i = 0; i < 2; i++)
+            check_outcome(VMX_INSN("vmptrld 8(%[p])", [p] "r"(page)), VMX_OK, "the first page");
+        check(vmptrst(&pointer) == VMX_OK && pointer == a, "the pointer in the first page");
+        *pte = (u64)second | flags;
+        invlpg(page);
+        check_outcome(VMX_INSN("vmptrld 8(%[p])", [p] "r"(page)), VMX_OK, "the second page");
+        check(vmptrst(&pointer) == VMX_OK && pointer == b, "the pointer in the second page");
+        *pte = round == 0 ? 0 : round == 1 ? (u64)second | flags | BIT(51) : BIT(63);
+        invlpg(page);
+        check_outcome(VMX_INSN("vmptrld 8(%[p])", [p] "r"(page)), VMX_FAULT | VEC_PF, "no page");
+    }
+    *pte = good;
+    invlpg(page);
+    vmclear(a);
+    vmclear(b);
+}
+
 // ------------------------------------------------------------------------------ ring 3 and 32 bits
 
 #define USER(name, insn)                                                                           \
