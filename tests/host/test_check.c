@@ -288,10 +288,14 @@ TEST(clean_groups_are_not_checked)
     v12_save(&w.v, F(HOST_CR3), BIT(62));
     CHECK_EQ(check_entry(&w.v, &w.env, 0).outcome, ENTRY_OK);
     CHECK_EQ(check_entry(&w.v, &w.env, GROUP(RIP)).row, RULE_RIP_64);
-    CHECK(!check_entry_rip(&w.v, &w.env));
+    CHECK(!check_entry_quick(&w.v, &w.env));
     CHECK_EQ(check_entry(&w.v, &w.env, GROUP(RIP) | GROUP(HOST)).row, RULE_HOST_CR3);
     v12_save(&w.v, F(GUEST_RIP), 0);
-    CHECK(check_entry_rip(&w.v, &w.env));
+    CHECK(check_entry_quick(&w.v, &w.env));
+    v12_save(&w.v, F(PROC_CTRL), v12_get(&w.v, F(PROC_CTRL)) | CTL_TPR_SHADOW);
+    v12_save(&w.v, F(TPR_THRESHOLD), 16);
+    CHECK_EQ(check_entry(&w.v, &w.env, GROUP(TPR)).row, RULE_TPR_THRESHOLD);
+    CHECK(!check_entry_quick(&w.v, &w.env));
     world_fini(&w);
 }
 

@@ -449,9 +449,9 @@ struct entry_result check_entry(const struct vmcs12 *v, const struct entry_env *
 }
 
 // One more such copy.
-bool check_entry_rip(const struct vmcs12 *v, const struct entry_env *e)
+bool check_entry_quick(const struct vmcs12 *v, const struct entry_env *e)
 {
-    return first_failure(v, e, RIP | MEMORY) == RULE_COUNT;
+    return first_failure(v, e, CHECK_QUICK | MEMORY) == RULE_COUNT;
 }
 
 const char *check_name(enum entry_check row)

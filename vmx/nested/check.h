@@ -72,8 +72,10 @@ struct entry_env {
 // that passed with the same env, this is the result of the whole list.
 struct entry_result check_entry(const struct vmcs12 *v, const struct entry_env *e, u32 groups);
 
-// Whether check_entry() with the group of RIP alone finds nothing: the commonest case, short.
-bool check_entry_rip(const struct vmcs12 *v, const struct entry_env *e);
+// Whether check_entry() with these groups finds nothing: what hypervisors change at most entries,
+// at most, in a short way. (No check looks at the preemption timer.)
+#define CHECK_QUICK (GROUP(RIP) | GROUP(TIMER) | GROUP(TPR))
+bool check_entry_quick(const struct vmcs12 *v, const struct entry_env *e);
 
 // Whether a VM entry would accept this EPT pointer: what INVEPT and EPTP switching ask.
 bool check_eptp(const struct entry_env *e, u64 eptp);

@@ -14,11 +14,19 @@
 // What makes a look at state that may be in vmcs02 only worth while: store_is_stale().
 #define GROUPS_STALE (~(GROUPS_OFTEN & ~GROUP(RFLAGS)))
 
-// Whether L2 inherits registers of L1.
-static inline bool passes_on_state(const struct nvmcs *nv)
+// What of L1's registers L2 inherits: the "load" controls that are off.
+static inline u64 inherited(const struct nvmcs *nv)
 {
     const u64 all = CTL_ENTRY_LOAD_DEBUG | CTL_ENTRY_LOAD_PAT | CTL_ENTRY_LOAD_EFER;
-    return (v12_controls(&nv->v, WORD_ENTRY) & all) != all;
+    return ~v12_controls(&nv->v, WORD_ENTRY) & all;
+}
+
+// EFER, which is left out most often, has been read already and seldom changes.
+static inline bool may_differ(const struct nested *n, const struct nvmcs *nv)
+{
+    u64 from_l1 = inherited(nv);
+    return nv->dr7_open | nv->msrs_touched || from_l1 & ~CTL_ENTRY_LOAD_EFER ||
+           (from_l1 && n->l1.efer != nv->l1_state.efer);
 }
 
 static void read_l1_state(struct l1_state *l1)
@@ -121,7 +129,8 @@ static void set_activity(struct vcpu *vcpu, struct nvmcs *nv)
     vcpu_note(vcpu, WORK_EVENTS);
 }
 
-// The way of entries that changed more than RIP: true if the checks, in the manual's order, passed.
+// The way of entries that changed more than that: true if the checks, in the manual's order,
+// passed.
 static NOINLINE bool check_otherwise(struct vcpu *vcpu, struct nvmcs *nv, vmx_result_t *r)
 {
     if (nv->v.unchecked & (GROUP(HOST) | GROUP(EXIT)))
@@ -145,10 +154,8 @@ static NOINLINE bool check_otherwise(struct vcpu *vcpu, struct nvmcs *nv, vmx_re
 
 static inline bool check(struct vcpu *vcpu, struct nvmcs *nv, vmx_result_t *r)
 {
-    // No check reads the timer.
-    bool quick =
-        !(nv->v.unchecked & ~(GROUP(RIP) | GROUP(TIMER))) && !(nv->v.unmerged & GROUPS_STALE);
-    if (UNLIKELY(!quick || !check_entry_rip(&nv->v, &vcpu->nested->env)) &&
+    bool quick = !(nv->v.unchecked & ~CHECK_QUICK) && !(nv->v.unmerged & GROUPS_STALE);
+    if (UNLIKELY(!quick || !check_entry_quick(&nv->v, &vcpu->nested->env)) &&
         !check_otherwise(vcpu, nv, r))
         return false;
     nv->v.unchecked = 0;
@@ -170,7 +177,7 @@ static inline void merge(struct vcpu *vcpu, struct nvmcs *nv)
         merge_rest(vcpu, nv, groups);
     else if (UNLIKELY(groups & GROUP(TPR)))
         merge_virtual_interrupts(nv);
-    if (UNLIKELY(passes_on_state(nv) | nv->dr7_open | nv->msrs_touched))
+    if (UNLIKELY(may_differ(vcpu->nested, nv)))
         merge_l1_state(nv, &vcpu->nested->l1);
     // L1 may change its MSR bitmap without an exit.
     if (UNLIKELY(!merge_has_msrs(nv)))
@@ -217,7 +224,7 @@ static enum run_result enter(struct vcpu *vcpu, bool launched)
         return finish_failed(vcpu, r);
     struct nvmcs *nv = vcpu->nested->current;
     u16 interrupts = apicv_status(vcpu);
-    if (UNLIKELY(passes_on_state(nv)))
+    if (UNLIKELY(inherited(nv) & ~CTL_ENTRY_LOAD_EFER))
         read_l1_state(&vcpu->nested->l1);
     shadow_fetch(nv, false);
     if (!check(vcpu, nv, &r))

@@ -109,8 +109,8 @@ struct nested {
     bool immediate_exit;   // L2 is to be left right after that event
     u64 tsc_offset_01;     // what vmcs01 holds
     u64 eptp01;            // of EPT01, which vmcs02 has where L1 has no EPT
-    struct l1_state l1;    // of its last virtual entry; but for EFER only if a "load" control was
-                           // off. EFER is so still in vmcs01
+    struct l1_state l1;    // of its last virtual entry; but for EFER only if one of the "load"
+                           // controls of the others was off. EFER is so still in vmcs01
     bool l1_blocked;       // GUEST_INTERRUPTIBILITY of vmcs01 is not 0, likewise
     struct nvmcs *host_loaded; // whose host state vmcs01 holds where L1 changes it only through L0
     struct entry_env env;
