@@ -228,6 +228,14 @@ int ept_map_ram(struct ept *ept, const struct guest_mem *mem)
     return error;
 }
 
+int ept_map_nothing(struct ept *ept, gpa_t gpa, u64 size, hpa_t page)
+{
+    int error = EPT_OK;
+    for (u64 at = 0; at < size && !error; at += PAGE_SIZE)
+        error = ept_map(ept, GPA(gpa.v + at), page, PAGE_SIZE, EPT_R | EPT_TYPE(MT_WB));
+    return error;
+}
+
 int ept_map_apic_access(struct ept *ept, gpa_t gpa, hpa_t page)
 {
     return ept_map(ept, gpa, page, PAGE_SIZE, EPT_R | EPT_W | EPT_TYPE(MT_WB));

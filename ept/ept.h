@@ -60,9 +60,13 @@ bool ept_lookup(const struct ept *ept, gpa_t gpa, struct ept_leaf *leaf);
 // Every CPU that uses the EPT has executed INVEPT since the last change: freed pages go back.
 void ept_flushed(struct ept *ept);
 
-// EPT01 of a VM: its RAM, write-back and with all permissions, and nothing else, so that every
-// other address makes an EPT violation and reaches the device models.
+// EPT01 of a VM: its RAM, write-back and with all permissions. Every other address but the next
+// ones makes an EPT violation and reaches the device models.
 int ept_map_ram(struct ept *ept, const struct guest_mem *mem);
+
+// Lets all pages of [gpa, gpa+size) read the one at `page`, and do nothing else: a place without
+// memory or device, where reads find what is in the page (all ones).
+int ept_map_nothing(struct ept *ept, gpa_t gpa, u64 size, hpa_t page);
 
 // Maps one page of L0's memory that never is read or written through it: the APIC-access page at
 // `gpa`, which the processor tells by its host address ("APIC-access page").

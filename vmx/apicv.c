@@ -33,8 +33,7 @@ bool apicv_init_vm(struct vm *vm)
         return true;
     u8 *bitmap = pool_page(&vm->pool);
     void *access = pool_page(&vm->pool);
-    if (!bitmap || !access || ept_init(&vm->ept01_apic, &vm->pool, &vmx.ept) ||
-        ept_map_ram(&vm->ept01_apic, &vm->mem) ||
+    if (!bitmap || !access || !vm_map_memory(vm, &vm->ept01_apic) ||
         ept_map_apic_access(&vm->ept01_apic, GPA(LAYOUT_LAPIC_BASE), ptr_phys(access)))
         return false;
     memcpy(bitmap, phys_ptr(vm->msr_bitmap), PAGE_SIZE);

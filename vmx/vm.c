@@ -3,6 +3,7 @@
 #include "drivers/cpu.h"
 #include "drivers/tsc.h"
 #include "libc/printf.h"
+#include "libc/string.h"
 #include "libc/x86.h"
 #include "vmx/apicv.h"
 #include "vmx/cpu.h"
@@ -140,16 +141,23 @@ static bool build_machine(struct vm *vm, const struct machine_params *wanted)
     return machine_init(&vm->machine, &p);
 }
 
+bool vm_map_memory(struct vm *vm, struct ept *ept)
+{
+    return !ept_init(ept, &vm->pool, &vmx.ept) && !ept_map_ram(ept, &vm->mem) &&
+           !ept_map_nothing(ept, GPA(LAYOUT_ROM_BASE), LAYOUT_ROM_SIZE, vm->ones);
+}
+
 const char *vm_init(struct vm *vm, const struct machine_params *params)
 {
     const char *no_memory = "the memory that Nestor keeps for the VM is too small";
     vm->cpus_wanted = params->cpus;
     build_cpu(vm, params->cpus);
     vm->tsc_start = rdtsc();
-    if (ept_init(&vm->ept01, &vm->pool, &vmx.ept) || ept_map_ram(&vm->ept01, &vm->mem))
+    u8 *bitmap = pool_page(&vm->pool), *ones = pool_page(&vm->pool);
+    if (!bitmap || !ones)
         return no_memory;
-    u8 *bitmap = pool_page(&vm->pool);
-    if (!bitmap)
+    vm->ones = ptr_phys(memset(ones, 0xff, PAGE_SIZE));
+    if (!vm_map_memory(vm, &vm->ept01))
         return no_memory;
     msr_bitmap_init(bitmap);
     vm->msr_bitmap = ptr_phys(bitmap);

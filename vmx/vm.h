@@ -45,6 +45,7 @@ struct vm {
     struct pool pool;  // everything that L0 allocates for this VM
     u64 pool_at_start; // pages of it that were in use before the VM ran
     struct ept ept01;
+    hpa_t ones;            // page that ept01 shows where software looks for ROMs
     struct ept ept01_apic; // vmcs01 has it in xAPIC mode: ept01 and the APIC-access page
     hpa_t apic_access;     // this page, which nobody reads or writes
     hpa_t msr_bitmap;      // of vmcs01
@@ -147,6 +148,9 @@ void vcpu_fail(struct vcpu *vcpu, const char *fmt, ...) PRINTF(2, 3);
 
 // State and last exit of the guest that the current VMCS, which is the vCPU's, runs.
 void vcpu_dump(struct vcpu *vcpu);
+
+// Makes `ept` an EPT01 of the VM. False: no memory.
+bool vm_map_memory(struct vm *vm, struct ept *ept);
 
 // VM time: ns since the VM was made.
 u64 vm_now_ns(const struct vm *vm);

@@ -2,7 +2,11 @@
 // Where the machine that a VM sees has its devices: the one list that the device models and the
 // builder of the VM's ACPI tables share. Guest-physical addresses, I/O ports and GSIs.
 
-#define MACHINE_MAX_CPUS   16 // APIC IDs are 0 .. cpus - 1
+#define MACHINE_MAX_CPUS 16 // APIC IDs are 0 .. cpus - 1
+
+// Where adapters have their ROMs, which software scans: there are none.
+#define LAYOUT_ROM_BASE    0xc0000ull
+#define LAYOUT_ROM_SIZE    0x20000ull
 
 #define LAYOUT_LAPIC_BASE  0xfee00000ull
 #define LAYOUT_IOAPIC_BASE 0xfec00000ull

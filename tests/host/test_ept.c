@@ -153,6 +153,13 @@ TEST(ram_and_apic_access_page)
     CHECK_EQ(ept_map_apic_access(&ept, GPA(0xfee00000), HPA(0x5000)), EPT_OK);
     CHECK_EQ(level_at(0xfee00080, 0x5080), 1);
     CHECK_EQ(level_at(0xfee01000, 0), 0);
+    CHECK_EQ(ept_map_nothing(&ept, GPA(0xd0000), 0x10000, HPA(0x7000)), EPT_OK);
+    CHECK_EQ(level_at(0xcffff, 0), 0);
+    CHECK_EQ(level_at(0xd0010, 0x7010), 1);
+    CHECK_EQ(level_at(0xdffff, 0x7fff), 1);
+    CHECK_EQ(level_at(0xe0000, 0), 0);
+    ept_lookup(&ept, GPA(0xd8000), &leaf);
+    CHECK_EQ(leaf.entry & EPT_RWX, EPT_R);
     ept_lookup(&ept, GPA(0), &leaf);
     CHECK_EQ(leaf.entry & ~EPT_ADDR, RAM);
     CHECK_EQ(ept_eptp(&ept), ept.root.v | 6 | 3 << 3);

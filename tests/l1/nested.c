@@ -59,6 +59,7 @@ static const struct test tests[] = {
     {"vm-functions", test_vm_functions},
     {"vmcs-shadowing", test_vmcs_shadowing},
     {"emulated-access", test_emulated_access},
+    {"no-rom", test_no_rom},
     {"saved-state", test_saved_state},
     {"legacy-host", test_legacy_host},
     {"single-step", test_single_step},

@@ -57,6 +57,7 @@ void test_pml(void);
 void test_vm_functions(void);
 void test_vmcs_shadowing(void);
 void test_emulated_access(void);
+void test_no_rom(void);
 void test_saved_state(void);
 void test_legacy_host(void);
 void test_single_step(void);

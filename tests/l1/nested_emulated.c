@@ -100,6 +100,52 @@ void test_emulated_access(void)
     check_tables();
 }
 
+// ------------------------------------------------------------------- where a ROM might be, and is
+// not
+
+L2_CODE(load, "mov (%rsi), %rax");
+L2_CODE(store, "mov %eax, (%rsi); mov (%rsi), %eax");
+L2_CODE(increment, "incl (%rsi); mov (%rsi), %eax");
+L2_CODE(jump, "jmp *%rsi");
+
+#define NO_ROM 0xd8000
+
+void test_no_rom(void)
+{
+    volatile u32 *rom = (u32 *)NO_ROM;
+    check_eq(*rom, ~0u, "L1: read");
+    *rom = 0x12345678;
+    check_eq(*rom, ~0u, "L1: read after a write");
+    __asm__ volatile("incl %0" : "+m"(*rom));
+    check_eq(*rom, ~0u, "L1: read after INC");
+    page = alloc_pages(1);
+    l2_reset(l2_load);
+    if (!l2_uses_ept()) {
+        skip("no EPT");
+        return;
+    }
+    entry = ept_entry((u64)page);
+    u64 old = *entry;
+    good = (old & 0xfff) | NO_ROM;
+    start(l2_load, 7);
+    check_run(R_VMCALL, "L2: load");
+    check_eq(l2.rax, ~0ull, "L2: load");
+    start(l2_store, 7);
+    check_run(R_VMCALL, "L2: store");
+    check_eq(l2.rax, ~0u, "L2: load after a store");
+    start(l2_increment, 7);
+    check_run(R_VMCALL, "L2: INC");
+    check_eq(l2.rax, ~0u, "L2: load after INC");
+    start(l2_store, 5);
+    check_run(R_EPT_VIOLATION, "L2: store without the right");
+    vmwrite(EXCEPTION_BITMAP, BIT(VEC_UD));
+    start(l2_jump, 7);
+    check_run(R_EXCEPTION, "L2: jump there");
+    check(vmread(GUEST_RIP) == (u64)page, "L2: jump there: RIP");
+    *entry = old;
+    ept_flush();
+}
+
 // --------------------------------------------------------------------------- what an exit saves
 
 // Guest state is that of the exit, by the controls of the exit, whenever L1 reads it.
