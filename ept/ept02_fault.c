@@ -141,9 +141,14 @@ static inline struct ept02_table *last_known(const struct ept02_tree *tree, ngpa
     struct ept02_table *last = tree->last;
     if (!last || ngpa.v - last->first >= ept_span(2))
         return NULL;
-    for (const struct ept02_table *t = last, *up; (up = t->parent); t = up)
+    const struct ept02_table *t = last;
+#pragma GCC unroll 3
+    for (unsigned level = 1; level < EPT_ROOT_LEVEL; level++) {
+        const struct ept02_table *up = t->parent;
         if (ept12_read(&up->source[t->slot]) != up->snapshot[t->slot])
             return NULL;
+        t = up;
+    }
     return last;
 }
 
