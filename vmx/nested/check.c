@@ -32,8 +32,8 @@ enum {
     STATE = GROUP(STATE),
     LINK = GROUP(LINK),
 };
-#define MEMORY     (1u << 31)
-#define WITH_EVENT ((u32)(RIP | RFLAGS | TPR | GROUP(TIMER))) // no rule reads the timer
+#define MEMORY      (1u << 31)
+#define WITH_OTHERS ((u32)(RIP | RFLAGS | TPR | GROUP(TIMER))) // no rule reads the timer
 
 // The words that the rules are written in.
 #define G(name)   v12_get(v, F(name))
@@ -435,13 +435,24 @@ static unsigned section_of(enum entry_check row)
     return s;
 }
 
+// What an injected event changes, and what a new CR3 does where L1 keeps shadow page tables, have
+// copies of the list in which the compiler leaves the other rows out.
+static enum entry_check find_failure(const struct vmcs12 *v, const struct entry_env *e, u32 groups)
+{
+    u32 others = groups & WITH_OTHERS;
+    switch (groups & ~WITH_OTHERS) {
+    case EVENT:
+        return first_failure(v, e, others | EVENT | MEMORY);
+    case CR3:
+        return first_failure(v, e, others | CR3 | MEMORY);
+    default:
+        return first_failure(v, e, groups | MEMORY);
+    }
+}
+
 struct entry_result check_entry(const struct vmcs12 *v, const struct entry_env *e, u32 groups)
 {
-    // What an injected event changes gets a copy of the list in which the compiler leaves the other
-    // rows out.
-    enum entry_check row = (groups & ~WITH_EVENT) == EVENT
-                               ? first_failure(v, e, (groups & WITH_EVENT) | EVENT | MEMORY)
-                               : first_failure(v, e, groups | MEMORY);
+    enum entry_check row = find_failure(v, e, groups);
     if (LIKELY(row == RULE_COUNT))
         return (struct entry_result){ENTRY_OK, 0, row};
     unsigned s = section_of(row);
