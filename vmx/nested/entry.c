@@ -201,12 +201,12 @@ static inline vmx_result_t may_enter(struct vcpu *vcpu, bool launched)
     struct nested *n = vcpu->nested;
     struct nvmcs *nv = n->current;
     vmx_result_t r;
-    u64 plain;
+    bool plain;
     if (!may_execute(vcpu, &plain, &r))
         return r;
     if (UNLIKELY(!nv || nv->is_shadow))
         return VMX_FAIL_INVALID;
-    n->l1.efer = LIKELY(plain) ? plain : vmread(F(GUEST_EFER));
+    n->l1.efer = vmread(F(GUEST_EFER));
     u64 blocking = vmread(F(GUEST_INTERRUPTIBILITY));
     n->l1_blocked = blocking != 0;
     if (UNLIKELY(blocking & BLOCKING_MOV_SS))

@@ -96,11 +96,12 @@ static NOINLINE bool read_operand_otherwise(struct vcpu *vcpu, enum info_format 
 // L0's pointer to the memory operand of plain code, if its address is a base plus a displacement
 // and it lies in a page that guestpt_quick() knows. NULL: look closer. Mostly it is where the last
 // one was, on the same stack.
-static inline const void *quick_operand(struct vcpu *vcpu, u64 efer, u32 info, unsigned size)
+static inline const void *quick_operand(struct vcpu *vcpu, u32 info, unsigned size)
 {
     const u32 form = INFO_NO_INDEX | INFO_ADDRESS | INFO_SEG_BASE;
     struct guestpt_memo *memo = &vcpu->nested->operand;
-    u64 linear = vmread(F(EXIT_QUALIFICATION)), cr3 = vmread(F(GUEST_CR3));
+    u64 linear = vmread(F(EXIT_QUALIFICATION));
+    u64 cr3 = vmread(F(GUEST_CR3)), efer = vmread(F(GUEST_EFER));
     if (UNLIKELY((info & form) != (INFO_NO_INDEX | INFO_ADDRESS_8)))
         return NULL;
     if (!(info & INFO_NO_BASE))
@@ -113,10 +114,10 @@ static inline const void *quick_operand(struct vcpu *vcpu, u64 efer, u32 info, u
 }
 
 // The 64-bit pointer that VMXON, VMCLEAR and VMPTRLD take. `plain` is in_plain_code().
-static bool read_pointer(struct vcpu *vcpu, u64 plain, gpa_t *pointer, vmx_result_t *r)
+static bool read_pointer(struct vcpu *vcpu, bool plain, gpa_t *pointer, vmx_result_t *r)
 {
     u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
-    const u64 *from = LIKELY(plain) ? quick_operand(vcpu, plain, info, 8) : NULL;
+    const u64 *from = LIKELY(plain) ? quick_operand(vcpu, info, 8) : NULL;
     if (UNLIKELY(!from))
         return read_operand_otherwise(vcpu, INFO_REGION, &pointer->v, 8, r);
     pointer->v = __atomic_load_n(from, __ATOMIC_RELAXED);
@@ -184,13 +185,13 @@ static vmx_result_t vmxon(struct vcpu *vcpu)
         (cr4 & c->cr4_fixed0) != c->cr4_fixed0 || cr4 & ~c->cr4_fixed1 ||
         (vcpu->feature_control & need) != need)
         return fault(vcpu, VEC_GP);
-    if (!read_pointer(vcpu, in_plain_code(), &region, &r))
+    note_mode(n, vmread(F(GUEST_EFER)) & EFER_LMA);
+    if (!read_pointer(vcpu, in_plain_code(n), &region, &r))
         return r;
     if (!pointer_ok(vcpu, region) || region_revision(vcpu, region) != NESTED_VMCS_REVISION)
         return VMX_FAIL_INVALID;
     n->vmxon = true;
     n->vmxon_region = region;
-    note_mode(n, vmread(F(GUEST_EFER)) & EFER_LMA);
     set_current(vcpu, NULL);
     return VMX_SUCCEED;
 }
@@ -204,7 +205,7 @@ enum run_result nested_vmxon(struct vcpu *vcpu)
 enum run_result nested_vmxoff(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    u64 plain;
+    bool plain;
     if (!may_execute(vcpu, &plain, &r))
         return finish(vcpu, r);
     set_current(vcpu, NULL);
@@ -212,7 +213,7 @@ enum run_result nested_vmxoff(struct vcpu *vcpu)
     return finish(vcpu, VMX_SUCCEED);
 }
 
-static vmx_result_t vmclear(struct vcpu *vcpu, u64 plain)
+static vmx_result_t vmclear(struct vcpu *vcpu, bool plain)
 {
     struct nested *n = vcpu->nested;
     vmx_result_t r;
@@ -240,11 +241,11 @@ static vmx_result_t vmclear(struct vcpu *vcpu, u64 plain)
 enum run_result nested_vmclear(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    u64 plain;
+    bool plain;
     return finish(vcpu, may_execute(vcpu, &plain, &r) ? vmclear(vcpu, plain) : r);
 }
 
-static vmx_result_t vmptrld(struct vcpu *vcpu, u64 plain)
+static vmx_result_t vmptrld(struct vcpu *vcpu, bool plain)
 {
     struct nested *n = vcpu->nested;
     vmx_result_t r;
@@ -274,7 +275,7 @@ static vmx_result_t vmptrld(struct vcpu *vcpu, u64 plain)
 enum run_result nested_vmptrld(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    u64 plain;
+    bool plain;
     return finish(vcpu, may_execute(vcpu, &plain, &r) ? vmptrld(vcpu, plain) : r);
 }
 
@@ -282,7 +283,7 @@ enum run_result nested_vmptrst(struct vcpu *vcpu)
 {
     vmx_result_t r;
     struct insn_info info;
-    u64 plain;
+    bool plain;
     if (!may_execute(vcpu, &plain, &r))
         return finish(vcpu, r);
     struct nvmcs *nv = vcpu->nested->current;
@@ -328,7 +329,7 @@ static vmx_result_t do_vmread(struct vcpu *vcpu)
 static NOINLINE enum run_result vmread_otherwise(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    u64 plain;
+    bool plain;
     return finish(vcpu, may_execute(vcpu, &plain, &r) ? do_vmread(vcpu) : r);
 }
 
@@ -338,7 +339,7 @@ enum run_result nested_vmread(struct vcpu *vcpu)
     struct nvmcs *nv = vcpu->nested->current;
     u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
     vmcs_field_t f;
-    if (UNLIKELY(!nv || !(info & INFO_IS_REG) || !in_plain_code() ||
+    if (UNLIKELY(!nv || !(info & INFO_IS_REG) || !in_plain_code(vcpu->nested) ||
                  !quick_field(vcpu->nested, vcpu_gpr(vcpu, INFO_REG2(info)), &f) ||
                  vcpu->nested->care[f.i] & nv->lazy))
         return vmread_otherwise(vcpu);
@@ -376,7 +377,7 @@ static vmx_result_t do_vmwrite(struct vcpu *vcpu)
 static NOINLINE enum run_result vmwrite_otherwise(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    u64 plain;
+    bool plain;
     return finish(vcpu, may_execute(vcpu, &plain, &r) ? do_vmwrite(vcpu) : r);
 }
 
@@ -396,7 +397,7 @@ enum run_result nested_vmwrite(struct vcpu *vcpu)
     struct nvmcs *nv = vcpu->nested->current;
     u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
     vmcs_field_t f;
-    if (UNLIKELY(!nv || !(info & INFO_IS_REG) || !in_plain_code() ||
+    if (UNLIKELY(!nv || !(info & INFO_IS_REG) || !in_plain_code(vcpu->nested) ||
                  !quick_field(vcpu->nested, vcpu_gpr(vcpu, INFO_REG2(info)), &f)))
         return vmwrite_otherwise(vcpu);
     u8 care = vcpu->nested->care[f.i] & (u8)(nv->lazy | CARE_SHADOW | CARE_READ_ONLY);
@@ -443,10 +444,10 @@ static bool read_invalidation(struct vcpu *vcpu, u64 types, u64 *type, struct de
 static inline const struct descriptor *quick_invalidation(struct vcpu *vcpu, u32 info,
                                                           u64 capability)
 {
-    u64 efer = in_plain_code();
-    if (UNLIKELY(!efer || !vcpu->nested->vmxon || !(vcpu->vm->caps.ept_vpid & capability)))
+    const struct nested *n = vcpu->nested;
+    if (UNLIKELY(!n->vmxon || !in_plain_code(n) || !(vcpu->vm->caps.ept_vpid & capability)))
         return NULL;
-    return quick_operand(vcpu, efer, info, sizeof(struct descriptor));
+    return quick_operand(vcpu, info, sizeof(struct descriptor));
 }
 
 static vmx_result_t invept(struct vcpu *vcpu)
@@ -467,7 +468,7 @@ static vmx_result_t invept(struct vcpu *vcpu)
 static NOINLINE enum run_result invept_otherwise(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    u64 plain;
+    bool plain;
     if (!CAP_HAS(&vcpu->vm->caps, EPT))
         return finish(vcpu, fault(vcpu, VEC_UD));
     return finish(vcpu, may_execute(vcpu, &plain, &r) ? invept(vcpu) : r);
@@ -544,7 +545,7 @@ static vmx_result_t invvpid(struct vcpu *vcpu)
 static NOINLINE enum run_result invvpid_otherwise(struct vcpu *vcpu)
 {
     vmx_result_t r;
-    u64 plain;
+    bool plain;
     if (!CAP_HAS(&vcpu->vm->caps, VPID))
         return finish(vcpu, fault(vcpu, VEC_UD));
     return finish(vcpu, may_execute(vcpu, &plain, &r) ? invvpid(vcpu) : r);

@@ -7,12 +7,10 @@
 #define CS_DPL        (3u << 5)
 
 // What executes VMX instructions all the time is 64-bit code at CPL 0, which is the DPL of a code
-// segment that is not conforming: IA32_EFER if L1 runs such code, else 0.
-static inline u64 in_plain_code(void)
+// segment that is not conforming. L1 is in VMX operation; its mode is the one that VMXON noted.
+static inline bool in_plain_code(const struct nested *n)
 {
-    u64 efer = vmread(F(GUEST_EFER));
-    bool plain = (vmread(F(GUEST_CS_AR)) & (CS_AR_L | CS_DPL | CS_CONFORMING)) == CS_AR_L;
-    return LIKELY(plain && efer & EFER_LMA) ? efer : 0;
+    return (vmread(F(GUEST_CS_AR)) & (CS_AR_L | CS_DPL | CS_CONFORMING)) == CS_AR_L && n->env.lma;
 }
 
 // The rest of may_execute().
@@ -20,10 +18,10 @@ bool may_execute_otherwise(struct vcpu *vcpu, vmx_result_t *r);
 
 // The checks that all of them but VMXON begin with: VMX operation and CPL 0. `*plain` is
 // in_plain_code(). False: `*r` is the result.
-static inline bool may_execute(struct vcpu *vcpu, u64 *plain, vmx_result_t *r)
+static inline bool may_execute(struct vcpu *vcpu, bool *plain, vmx_result_t *r)
 {
-    *plain = in_plain_code();
-    return LIKELY(*plain && vcpu->nested->vmxon) || may_execute_otherwise(vcpu, r);
+    *plain = LIKELY(vcpu->nested->vmxon) && in_plain_code(vcpu->nested);
+    return LIKELY(*plain) || may_execute_otherwise(vcpu, r);
 }
 
 // VMfail(number) of the section "Conventions".
