@@ -333,6 +333,15 @@ static NOINLINE enum run_result vmread_otherwise(struct vcpu *vcpu)
     return finish(vcpu, may_execute(vcpu, &plain, &r) ? do_vmread(vcpu) : r);
 }
 
+// Of a register operand in 64-bit code, where the field is in vmcs02 only.
+static NOINLINE enum run_result vmread_lazy(struct vcpu *vcpu, vmcs_field_t f)
+{
+    struct nvmcs *nv = vcpu->nested->current;
+    store_sync_lazy(vcpu, nv, vcpu->nested->care[f.i]);
+    vcpu_set_gpr(vcpu, INFO_REG1((u32)vmread(F(EXIT_INSTR_INFO))), v12(nv, f));
+    return succeed(vcpu, true);
+}
+
 // There is a current VMCS in VMX operation only.
 enum run_result nested_vmread(struct vcpu *vcpu)
 {
@@ -340,9 +349,10 @@ enum run_result nested_vmread(struct vcpu *vcpu)
     u32 info = (u32)vmread(F(EXIT_INSTR_INFO));
     vmcs_field_t f;
     if (UNLIKELY(!nv || !(info & INFO_IS_REG) || !in_plain_code(vcpu->nested) ||
-                 !quick_field(vcpu->nested, vcpu_gpr(vcpu, INFO_REG2(info)), &f) ||
-                 vcpu->nested->care[f.i] & nv->lazy))
+                 !quick_field(vcpu->nested, vcpu_gpr(vcpu, INFO_REG2(info)), &f)))
         return vmread_otherwise(vcpu);
+    if (UNLIKELY(vcpu->nested->care[f.i] & nv->lazy))
+        return vmread_lazy(vcpu, f);
     vcpu_set_gpr(vcpu, INFO_REG1(info), v12(nv, f));
     return succeed(vcpu, true);
 }
