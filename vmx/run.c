@@ -36,7 +36,8 @@ static void set_deadline(struct vcpu *vcpu, u64 ns)
     // So far as the preemption timer can count, which spares each entry a comparison.
     u64 reach = rdtsc() + (0xffffffffull << vmx.timer_shift);
     vcpu->until_l0 = MIN(MIN(vcpu->deadline, vcpu->slice_end), reach);
-    vcpu->until = MIN(vcpu->until_l0, nested_timer_deadline(vcpu));
+    u64 until_l1 = nested_timer_deadline(vcpu);
+    vcpu->until = MIN(vcpu->until_l0, until_l1);
 }
 
 void vcpu_update_deadline(struct vcpu *vcpu)

@@ -34,10 +34,10 @@ static u64 clock_now_ns(void *ctx)
 static u64 clock_tsc_to_ns(void *ctx, unsigned cpu, u64 t)
 {
     struct vm *vm = ctx;
-    u64 offset = vm->vcpu[cpu]->tsc_offset, now = rdtsc() + offset;
+    u64 host = rdtsc(), now = host + vm->vcpu[cpu]->tsc_offset;
     if (t <= now) // the processor compares unsigned values
         return 0;
-    u64 host = rdtsc() + (t - now);
+    host += t - now;
     return host < t - now ? TIMER_NEVER : tsc_to_ns(host - vm->tsc_start) + 1;
 }
 
