@@ -10,8 +10,8 @@ bool ept02_init(struct ept02_cache *cache, hpa_t base, u64 pages, const struct e
     u64 own = align_up(pages * sizeof(struct ept02_table), PAGE_SIZE) / PAGE_SIZE;
     if (pages < EPT02_MIN_PAGES)
         return false;
-    *cache =
-        (struct ept02_cache){.table = phys_ptr(base), .ept01 = ept01, .ept12 = *l1, .around = 1};
+    *cache = (struct ept02_cache){
+        .table = phys_ptr(base), .ept01 = ept01, .ept12 = *l1, .around = 1, .end = cache->tree};
     pool_init(&cache->pool, HPA(base.v + own * PAGE_SIZE), pages - own);
     for (u64 i = 0; i < cache->pool.pages; i++)
         cache->table[i].level = 0;
@@ -105,11 +105,9 @@ static void evict_tree(struct ept02_cache *cache, struct ept02_tree *tree)
 static struct ept02_tree *oldest_tree(struct ept02_cache *cache, const struct ept02_tree *keep)
 {
     struct ept02_tree *oldest = NULL;
-    for (unsigned i = 0; i < cache->trees; i++) {
-        struct ept02_tree *tree = &cache->tree[i];
+    for (struct ept02_tree *tree = cache->tree; tree < cache->end; tree++)
         if (tree != keep && tree->root && (!oldest || tree->used < oldest->used))
             oldest = tree;
-    }
     return oldest;
 }
 
@@ -152,11 +150,11 @@ void ept02_make_room(struct ept02_cache *cache, u64 pages, struct ept02_tree *ke
 
 static struct ept02_tree *free_slot(struct ept02_cache *cache)
 {
-    for (unsigned i = 0; i < cache->trees; i++)
-        if (!cache->tree[i].root)
-            return &cache->tree[i];
-    if (cache->trees < EPT02_TREES)
-        return &cache->tree[cache->trees++];
+    for (struct ept02_tree *tree = cache->tree; tree < cache->end; tree++)
+        if (!tree->root)
+            return tree;
+    if (cache->end < cache->tree + EPT02_TREES)
+        return cache->end++;
     struct ept02_tree *oldest = oldest_tree(cache, NULL);
     evict_tree(cache, oldest);
     return oldest;
@@ -266,17 +264,16 @@ static void revalidate(struct ept02_cache *cache, struct ept02_tree *tree)
 
 void ept02_invept_all(struct ept02_cache *cache)
 {
-    for (unsigned i = 0; i < cache->trees; i++)
-        cache->tree[i].stale = true;
+    for (struct ept02_tree *tree = cache->tree; tree < cache->end; tree++)
+        tree->stale = true;
 }
 
 struct ept02_tree *ept02_find(struct ept02_cache *cache, u64 eptp12)
 {
-    struct ept02_tree *tree = NULL;
-    for (unsigned i = 0; i < cache->trees && !tree; i++)
-        if (cache->tree[i].root && cache->tree[i].eptp12 == eptp12)
-            tree = &cache->tree[i];
-    if (!tree)
+    struct ept02_tree *tree = cache->tree;
+    while (tree < cache->end && (tree->eptp12 != eptp12 || !tree->root))
+        tree++;
+    if (tree == cache->end)
         tree = new_tree(cache, eptp12);
     if (tree->stale)
         revalidate(cache, tree);
@@ -287,8 +284,8 @@ struct ept02_tree *ept02_find(struct ept02_cache *cache, u64 eptp12)
 
 void ept02_drop_all(struct ept02_cache *cache)
 {
-    for (unsigned i = 0; i < cache->trees; i++) {
-        struct ept02_table *root = cache->tree[i].root;
+    for (struct ept02_tree *tree = cache->tree; tree < cache->end; tree++) {
+        struct ept02_table *root = tree->root;
         for (unsigned slot = 0; root && slot < EPT_ENTRIES; slot++)
             if (ept_present(root->entry[slot]))
                 ept02_drop_entry(cache, root, slot);

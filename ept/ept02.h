@@ -51,8 +51,8 @@ struct ept02_cache {
 
     unsigned around; // a fault fills up to so many entries (a power of two; 1: only its own)
     u64 clock;
-    u64 hand;       // where the search for a table to evict goes on
-    unsigned trees; // slots of tree[] that were ever used
+    u64 hand;               // where the search for a table to evict goes on
+    struct ept02_tree *end; // of the slots of tree[] that were ever used
     struct ept02_tree tree[EPT02_TREES];
     struct ept02_stats stats;
 };
@@ -108,7 +108,7 @@ void ept02_prefill(struct ept02_cache *cache, ngpa_t ngpa, u64 qualification);
 static inline bool ept02_invept(struct ept02_cache *cache, u64 eptp12)
 {
     const struct ept02_table *known = NULL;
-    for (struct ept02_tree *tree = cache->tree + cache->trees; tree-- != cache->tree;) {
+    for (struct ept02_tree *tree = cache->tree; tree < cache->end; tree++) {
         u64 other = tree->eptp12 ^ eptp12;
         if (other >= PAGE_SIZE)
             continue;

@@ -231,8 +231,7 @@ static inline void world_invept(void *ctx, u64 eptp02)
 {
     struct world *w = ctx;
     w->invepts++;
-    for (unsigned i = 0; i < w->cache.trees; i++) {
-        struct ept02_tree *tree = &w->cache.tree[i];
+    for (struct ept02_tree *tree = w->cache.tree; tree < w->cache.end; tree++) {
         if (!tree->root || tree->eptp02 != eptp02)
             continue;
         unsigned t = tree_index(w, tree);
@@ -387,8 +386,7 @@ static inline void check_leaks(struct world *w)
 {
     u64 roots = 0;
     ept02_drop_all(&w->cache);
-    for (unsigned i = 0; i < w->cache.trees; i++) {
-        struct ept02_tree *tree = &w->cache.tree[i];
+    for (struct ept02_tree *tree = w->cache.tree; tree < w->cache.end; tree++) {
         if (!tree->root)
             continue;
         world_invept(w, tree->eptp02);

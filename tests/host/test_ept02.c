@@ -254,8 +254,8 @@ TEST(oldest_tree_goes_first)
     while (!w.cache.stats.evicted_trees)
         fault((u64)pick(&w, 512) * 2 * MIB, READ);
     CHECK_EQ(w.cache.stats.evicted_trees, 1);
-    for (unsigned i = 0; i < w.cache.trees; i++)
-        CHECK_EQ(!w.cache.tree[i].root, w.cache.tree[i].eptp12 == (w.eptp12[0] | EPTP_AD));
+    for (struct ept02_tree *tree = w.cache.tree; tree < w.cache.end; tree++)
+        CHECK_EQ(!tree->root, tree->eptp12 == (w.eptp12[0] | EPTP_AD));
 }
 
 static void no_invept(void *ctx, u64 eptp02)
