@@ -105,9 +105,11 @@ static void evict_tree(struct ept02_cache *cache, struct ept02_tree *tree)
 static struct ept02_tree *oldest_tree(struct ept02_cache *cache, const struct ept02_tree *keep)
 {
     struct ept02_tree *oldest = NULL;
-    for (struct ept02_tree *tree = cache->tree; tree < cache->end; tree++)
-        if (tree != keep && tree->root && (!oldest || tree->used < oldest->used))
+    for (struct ept02_tree *tree = cache->tree; tree < cache->end; tree++) {
+        bool kept = keep && tree == keep;
+        if (!kept && tree->root && (!oldest || tree->used < oldest->used))
             oldest = tree;
+    }
     return oldest;
 }
 
