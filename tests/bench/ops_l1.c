@@ -103,11 +103,25 @@ static void run_invept(void)
     asm volatile("invept %1, %2" : "=@ccbe"(got) : "m"(d), "r"(type) : "memory");
 }
 
-static void run_invvpid(void)
+static void run_invvpid_of(u64 type)
 {
     struct invvpid_desc d = {5, {0}, 0};
-    u64 type = 1;
     asm volatile("invvpid %1, %2" : "=@ccbe"(got) : "m"(d), "r"(type) : "memory");
+}
+
+static void run_invvpid(void)
+{
+    run_invvpid_of(1);
+}
+
+static void run_invvpid_address(void)
+{
+    run_invvpid_of(0);
+}
+
+static void run_invvpid_all(void)
+{
+    run_invvpid_of(2);
 }
 
 // The flag is one byte; the rest of `got` must not be old.
@@ -137,5 +151,7 @@ static const struct op list[] = {
      .good = good_mark},
     {.name = "invept", .before = clear_got, .run = run_invept, .good = good_zero},
     {.name = "invvpid", .before = clear_got, .run = run_invvpid, .good = good_zero},
+    {.name = "invvpid-address", .before = clear_got, .run = run_invvpid_address, .good = good_zero},
+    {.name = "invvpid-all", .before = clear_got, .run = run_invvpid_all, .good = good_zero},
 };
 const struct ops ops_l1 = {list, ARRAY_SIZE(list), NULL};
