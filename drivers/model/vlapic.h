@@ -239,21 +239,8 @@ static inline void vlapic_hand_over(struct vlapic *l)
         l->stale = true;
 }
 
-// Owner: it does so no longer; `status` is what it left. (The second one is the rest of the first.)
-void vlapic_take_back_pending(struct vlapic *l, u16 status);
-
-static inline void vlapic_take_back(struct vlapic *l, u16 status)
-{
-    if (UNLIKELY(!l->by_processor))
-        return;
-    l->by_processor = false;
-    if (UNLIKELY(status || __atomic_load_n(&l->attention, __ATOMIC_ACQUIRE) & VLAPIC_STATUS)) {
-        vlapic_take_back_pending(l, status);
-        return;
-    }
-    l->irr_words = l->isr_words = 0;
-    l->stale = false;
-}
+// Owner: it does so no longer; `status` is what it left.
+void vlapic_take_back(struct vlapic *l, u16 status);
 
 // Owner: the processor delivers no longer since a moment when the status was 0, and what came then
 // is the owner's now: VLAPIC_STATUS is set.

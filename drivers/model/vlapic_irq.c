@@ -76,12 +76,17 @@ static void note_moved(struct vlapic *l)
         vlapic_raise_attention(l, VLAPIC_STATUS);
 }
 
+// `vector`, which is not in service, if the processor may take it now; else 0.
+static inline u32 if_above_ppr(const struct vlapic *l, u32 vector)
+{
+    return vector >> 4 > vlapic_get(l, VLAPIC_PPR) >> 4 ? vector : 0;
+}
+
 static void update_pending(struct vlapic *l)
 {
     if (UNLIKELY(l->by_processor))
         return;
-    int irr = highest(l, VLAPIC_IRR, l->irr_words);
-    l->pending = irr >= 0 && (u32)irr >> 4 > vlapic_get(l, VLAPIC_PPR) >> 4 ? (u32)irr : 0;
+    l->pending = if_above_ppr(l, (u32)MAX(highest(l, VLAPIC_IRR, l->irr_words), 0));
 }
 
 static void update_priority(struct vlapic *l)
@@ -122,7 +127,7 @@ void vlapic_accept(struct vlapic *l, u8 vector, bool level)
         return;
     }
     l->moved = true;
-    if (vector > l->pending && vector >> 4 > vlapic_get(l, VLAPIC_PPR) >> 4)
+    if (vector > l->pending && if_above_ppr(l, vector))
         l->pending = vector;
 }
 
@@ -182,11 +187,13 @@ void vlapic_clear_vectors(struct vlapic *l)
 
 // --- Virtual-interrupt delivery ---
 
-void vlapic_take_back_pending(struct vlapic *l, u16 status)
+void vlapic_take_back(struct vlapic *l, u16 status)
 {
-    u8 rvi = (u8)status;
+    if (!l->by_processor)
+        return;
+    l->by_processor = false;
     if (LIKELY(!(__atomic_load_n(&l->attention, __ATOMIC_ACQUIRE) & VLAPIC_STATUS))) {
-        l->pending = rvi >> 4 > vlapic_get(l, VLAPIC_PPR) >> 4 ? rvi : 0;
+        l->pending = if_above_ppr(l, status & 0xff);
         return;
     }
     vlapic_clear_attention(l, VLAPIC_STATUS);
@@ -198,16 +205,16 @@ void vlapic_take_back_pending(struct vlapic *l, u16 status)
 
 void vlapic_take_new(struct vlapic *l)
 {
-    l->by_processor = false;
     if (UNLIKELY(l->moved || l->raised < 0)) {
-        vlapic_take_back_pending(l, 0);
+        vlapic_take_back(l, 0);
         return;
     }
+    l->by_processor = false;
     vlapic_clear_attention(l, VLAPIC_STATUS);
     l->irr_words = l->raised_words;
     l->isr_words = 0;
     l->stale = false;
-    l->pending = (u32)l->raised >> 4 > vlapic_get(l, VLAPIC_PPR) >> 4 ? (u32)l->raised : 0;
+    l->pending = if_above_ppr(l, (u32)l->raised);
     l->raised = -1;
     l->moved = true;
 }
